@@ -1,0 +1,156 @@
+//! The index of one video: maps time, frame and timecode to byte offsets, whatever the container.
+//!
+//! An index is one run of bytes: built once from the file ([`Index::build`]), kept in the index cache, and
+//! searched where it lies ([`Index::open`] takes the bytes of a mapped cache entry and copies none of its tables).
+
+use super::ReadAt;
+use super::time::{Counting, DecimalTime, Label, Rate, Seconds};
+use bytes::Bytes;
+
+/// What a file is, as far as an index goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// ISO base media, progressive or fragmented (MP4, MOV, CMAF).
+    Mp4,
+    /// MPEG-TS, 188- or 192-byte packets.
+    Ts,
+}
+
+/// What `GET /videos/{id}` says about a video; small, kept decoded.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub container: Container,
+    pub fragmented: bool,
+    /// Of the video track (of the longest track where there is none), after edit lists.
+    pub duration: Option<Seconds>,
+    /// Label of frame 0 and how the video counts; `None` without a picture.
+    pub start_timecode: Option<(String, Counting)>,
+    /// The start timecode comes from a `tmcd` track; otherwise it is 00:00:00:00 by convention.
+    pub has_timecode_track: bool,
+    pub tracks: Vec<Track>,
+    /// `Content-Type` with codecs, e.g. `video/mp4; codecs="avc1.64001e, mp4a.40.2"`.
+    pub content_type: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Track {
+    pub id: u32,
+    pub kind: TrackKind,
+    /// RFC 6381 codec string, or the sample entry's four characters where there is no rule for it.
+    pub codec: String,
+    /// Display size in pixels of a video track.
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub frame_rate: Option<Rate>,
+    /// The frames are not equally spaced; `frame_rate` is nominal.
+    pub variable_rate: bool,
+    /// Video: frames shown (after edit lists). Others: samples.
+    pub frames: u64,
+    pub keyframes: u64,
+    /// Audio.
+    pub sample_rate: Option<u32>,
+    pub channels: Option<u16>,
+    pub language: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackKind {
+    Video,
+    Audio,
+    Timecode,
+    Text,
+    Other,
+}
+
+/// A moment as a client asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// `drop` is an explicit `drop=0|1`, which overrides the separator.
+    Timecode { label: Label, drop: Option<bool> },
+    Time(DecimalTime),
+    Frame(u64),
+}
+
+/// A resolved moment. Frames count from 0 in presentation order after edit lists; times are relative to frame 0.
+/// Audio only: `frame`, `timecode` and `keyframe.frame` are `None`.
+#[derive(Clone, Debug)]
+pub struct Seek {
+    pub frame: Option<u64>,
+    pub time: Seconds,
+    pub timecode: Option<String>,
+    pub frame_rate: Option<Rate>,
+    pub drop_frame: bool,
+    /// What a browser's `video.currentTime` shows for this frame.
+    pub presentation_time: Seconds,
+    pub keyframe: Keyframe,
+    /// Where the sample itself lies.
+    pub sample_offset: u64,
+    pub sample_size: u64,
+}
+
+/// The sync sample from which a frame really decodes. Frame and time are negative when an edit list hides it.
+#[derive(Clone, Debug)]
+pub struct Keyframe {
+    pub frame: Option<i64>,
+    pub time: Seconds,
+    pub timecode: Option<String>,
+    /// Progressive MP4: the sample's first byte; fragmented: its `moof`; TS: the PAT before it if adjacent,
+    /// else its first packet.
+    pub offset: u64,
+}
+
+/// Why no index could be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Not a container that Weir indexes.
+    #[error("no index for this kind of file: MP4/MOV and MPEG-TS have one")]
+    Unsupported,
+    /// Broken media; says what and at which byte.
+    #[error("{what} at byte {offset}")]
+    Malformed { what: String, offset: u64 },
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Why a moment could not be resolved.
+#[derive(Debug, thiserror::Error)]
+pub enum SeekError {
+    /// The request is wrong in itself (an illegal label, a contradicting separator): 400. The text says what
+    /// would be right.
+    #[error("{0}")]
+    Invalid(String),
+    /// Well-formed but not in this video: 422. First and last legal value in the form that was asked.
+    #[error("{what}; this video has {first} to {last}")]
+    Outside { what: String, first: String, last: String },
+    /// This video cannot answer that kind of question (no picture, for one): 422.
+    #[error("{0}")]
+    Unanswerable(String),
+    /// A supported container, but not for this (e.g. fmp4 out of MPEG-TS): 501.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The file is not what it was when it was indexed, or is broken there: 422.
+    #[error("the media is damaged: {0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// An index entry that is not one of ours, of another version, or damaged: rebuild it.
+#[derive(Debug, thiserror::Error)]
+#[error("index entry unusable: {0}")]
+pub struct EntryError(pub String);
+
+/// How far a chunk made by [`Index::fmp4`] reaches.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// At least this many bytes of output where the video has them, cut at a sample boundary.
+    Size(u64),
+    /// Until this much of the video track (from the resolved frame on) is covered.
+    Duration(DecimalTime),
+}
+
+/// An opened index.
+pub struct Index {
+    entry: Bytes,
+    summary: Summary,
+}

@@ -1,0 +1,77 @@
+//! A read-only mapping of a whole file, handed out as `Bytes` slices that keep it alive.
+#![allow(unsafe_code, reason = "mapping a file is unsafe by nature; this file holds the argument why it is sound")]
+
+use crate::media::ReadAt;
+use bytes::Bytes;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// An open file, its mapping, and the size both had when it was opened.
+pub struct MappedFile {
+    file: File,
+    map: Bytes,
+    address: usize,
+}
+
+impl MappedFile {
+    /// Opens and maps a regular file. The mapping costs address space, not memory.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::from_file(File::open(path)?)
+    }
+
+    /// Maps a file that is already open.
+    pub fn from_file(file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        if metadata.len() == 0 {
+            return Ok(Self { file, map: Bytes::new(), address: 0 });
+        }
+        // SAFETY: the mapping is private to this value and read-only. Rust code never loads from it: slices go to
+        // `writev` (see the rules in store/mod.rs), so a file that is changed or cut underneath is an error of the
+        // system call and not a torn read. The index cache maps files that only this process writes, by rename.
+        let map = unsafe { memmap2::MmapOptions::new().map(&file)? };
+        let address = map.as_ptr() as usize;
+        Ok(Self { file, map: Bytes::from_owner(map), address })
+    }
+
+    /// Size in bytes at the time of opening.
+    pub fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// A slice of the mapping: no copy, one reference count. The range is clipped to the file.
+    pub fn slice(&self, range: Range<u64>) -> Bytes {
+        let clip = |v: u64| usize::try_from(v).unwrap_or(usize::MAX).min(self.map.len());
+        let (start, end) = (clip(range.start), clip(range.end));
+        if start >= end { Bytes::new() } else { self.map.slice(start..end) }
+    }
+
+    /// The open file, for metadata and page cache questions.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// First address of the mapping; 0 when the file is empty.
+    pub(super) fn address(&self) -> usize {
+        self.address
+    }
+}
+
+impl ReadAt for MappedFile {
+    fn size(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+}

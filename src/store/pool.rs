@@ -1,0 +1,127 @@
+//! A bounded pool of threads for blocking work: page faults, fsync, indexing, decoding.
+//!
+//! Cores never block; they await a [`Pool::run`]. Each kind of work has a pool of its own, so that a queue of
+//! fsyncs cannot delay the page faults of viewers. Threads start at the first job.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use tokio::sync::oneshot;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A handle; clones share the threads.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: &'static str,
+    threads_max: usize,
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+}
+
+/// The job panicked; the thread survived.
+#[derive(Debug, thiserror::Error)]
+#[error("a job of the {0} pool panicked")]
+pub struct Panicked(pub &'static str);
+
+impl Pool {
+    /// A pool named for what runs in it, with at most `threads_max` threads.
+    pub fn new(name: &'static str, threads_max: usize) -> Self {
+        let state = State { jobs: VecDeque::new(), threads: 0, idle: 0 };
+        let shared = Shared { name, threads_max: threads_max.max(1), state: Mutex::new(state), work: Condvar::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Runs `job` on the pool and waits for its result. Dropping the future does not stop a job that has started.
+    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+        let (done, result) = oneshot::channel();
+        self.spawn(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(job));
+            let _ = done.send(outcome);
+        });
+        match result.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_)) | Err(_) => Err(Panicked(self.shared.name)),
+        }
+    }
+
+    /// Runs `job` on the pool without waiting for it.
+    pub fn spawn(&self, job: impl FnOnce() + Send + 'static) {
+        let mut state = self.shared.lock();
+        state.jobs.push_back(Box::new(job));
+        if state.idle < state.jobs.len() && state.threads < self.shared.threads_max {
+            state.threads += 1;
+            drop(state);
+            let shared = Arc::clone(&self.shared);
+            let started = thread::Builder::new().name(format!("weir-{}", shared.name)).spawn(move || shared.work());
+            if let Err(error) = started {
+                self.shared.lock().threads -= 1;
+                tracing::error!(%error, pool = self.shared.name, "start a thread");
+            }
+        } else {
+            drop(state);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Jobs that wait for a thread.
+    pub fn queued(&self) -> usize {
+        self.shared.lock().jobs.len()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                let _ = catch_unwind(AssertUnwindSafe(job));
+                state = self.lock();
+            } else {
+                state.idle += 1;
+                state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+                state.idle -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_reported_and_the_pool_goes_on() {
+        let pool = Pool::new("test", 1);
+        assert!(pool.run(|| panic!("on purpose")).await.is_err());
+        assert_eq!(pool.run(|| 7).await.expect("the thread survived"), 7);
+    }
+
+    #[tokio::test]
+    async fn never_more_threads_than_allowed() {
+        let pool = Pool::new("test", 2);
+        let jobs: Vec<_> = (0..16).map(|n| pool.run(move || n)).collect();
+        let mut sum = 0;
+        for job in jobs {
+            sum += job.await.expect("no panic");
+        }
+        assert_eq!(sum, 120);
+        assert!(pool.shared.lock().threads <= 2);
+    }
+}
