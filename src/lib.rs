@@ -5,4 +5,5 @@
 
 pub mod config;
 pub mod media;
+pub mod net;
 pub mod store;
