@@ -4,6 +4,8 @@
 //! (which videos there are), `net` (connections), `http` (the edge), `server` (wiring). ARCHITECTURE.md has the map.
 
 pub mod config;
+pub mod http;
 pub mod media;
 pub mod net;
+pub mod observe;
 pub mod store;

@@ -1,0 +1,2 @@
+//! THE EDGE.
+pub mod body;
