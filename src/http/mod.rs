@@ -3,5 +3,8 @@
 //! `range`, `conditional`, `multipart` and `query` are pure: header and query text in, decisions out.
 
 pub mod conditional;
+pub mod credentials;
 pub mod multipart;
+pub mod problem;
+pub mod query;
 pub mod range;
