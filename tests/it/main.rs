@@ -1,0 +1,10 @@
+//! The integration tests: one binary, one module per subject. They start the real `weir` and speak to it over sockets;
+//! they must not know its insides.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod bad_input;
+mod ranges;
+mod seek;
+mod zero_copy;
