@@ -3,5 +3,7 @@
 //! Reading order, which is the way of a request: [`media`] (what a video is), [`store`] (its bytes), [`library`]
 //! (which videos there are), `net` (connections), `http` (the edge), `server` (wiring). ARCHITECTURE.md has the map.
 
+pub mod config;
 pub mod media;
+pub mod net;
 pub mod store;
