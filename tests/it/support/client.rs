@@ -215,9 +215,9 @@ pub fn request_head(method: &str, target: &str, headers: &[(&str, &str)], body_l
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head.extend_from_slice(b"Host: localhost\r\n");
     }
-    let framed = headers.iter().any(|(name, _)| {
-        name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding")
-    });
+    let framed = headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding"));
     if !framed && (body_length > 0 || matches!(method, "PUT" | "POST")) {
         head.extend_from_slice(format!("Content-Length: {body_length}\r\n").as_bytes());
     }

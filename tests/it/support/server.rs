@@ -134,7 +134,8 @@ fn follow(pipe: impl Read + Send + 'static, log: SharedLog) {
                 return;
             }
             state.text.push_str(&text);
-            let address = |prefix: &str| text.trim().strip_prefix(prefix).and_then(|a| a.trim_end_matches('/').parse().ok());
+            let address =
+                |prefix: &str| text.trim().strip_prefix(prefix).and_then(|a| a.trim_end_matches('/').parse().ok());
             if let Some(media) = address("listening on http://") {
                 state.media = Some(media);
             }
