@@ -1,0 +1,166 @@
+//! Which pages of a mapped file are in memory, and how they get there before a core needs them.
+//!
+//! A page fault inside `writev` blocks the core that serves everybody else. So a slice is only handed to a core
+//! when its pages are in the page cache ([`MappedFile::is_resident`]); otherwise [`MappedFile::populate`] reads
+//! them in on a pool first.
+#![allow(unsafe_code, reason = "cachestat, preadv2 and madvise have no safe wrapper")]
+
+use super::MappedFile;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How much of a file is made resident in one go: long enough for the disk, short enough that a viewer who leaves
+/// wastes little.
+pub const WINDOW_BYTES: u64 = 4 << 20;
+
+const PAGE: u64 = 4096;
+/// A probe by `preadv2` looks at one byte in this many: the kernel reads ahead in runs at least this long.
+const PROBE_STRIDE: u64 = 64 << 10;
+/// cachestat(2), Linux 6.5; the number is the same on every architecture.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+#[repr(C)]
+struct CachestatRange {
+    off: u64,
+    len: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Cachestat {
+    nr_cache: u64,
+    nr_dirty: u64,
+    nr_writeback: u64,
+    nr_evicted: u64,
+    nr_recently_evicted: u64,
+}
+
+/// Set once the kernel says that it has no cachestat, or not for files that this user does not own.
+static WITHOUT_CACHESTAT: AtomicBool = AtomicBool::new(false);
+
+impl MappedFile {
+    /// Whether a write of this range would find every page in the page cache. One system call.
+    pub fn is_resident(&self, range: &Range<u64>) -> bool {
+        if range.is_empty() || self.is_empty() {
+            return true;
+        }
+        if !WITHOUT_CACHESTAT.load(Ordering::Relaxed) {
+            match self.cached_pages(range) {
+                Ok(pages) => return pages >= (range.end - 1) / PAGE - range.start / PAGE + 1,
+                Err(_) => WITHOUT_CACHESTAT.store(true, Ordering::Relaxed),
+            }
+        }
+        self.probe(range)
+    }
+
+    /// Reads the range into the page cache and maps it; blocks on the disk. Fails when the file has been cut.
+    pub fn populate(&self, range: &Range<u64>) -> io::Result<()> {
+        if range.is_empty() || self.is_empty() {
+            return Ok(());
+        }
+        let start = range.start / PAGE * PAGE;
+        let end = range.end.min(self.len());
+        let length = usize::try_from(end - start).map_err(io::Error::other)?;
+        let offset = usize::try_from(start).map_err(io::Error::other)?;
+        let address = (self.address() + offset) as *mut libc::c_void;
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`; populating reads pages and
+        // changes none.
+        let done = unsafe { libc::madvise(address, length, libc::MADV_POPULATE_READ) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // Linux before 5.14 has no MADV_POPULATE_READ.
+            Some(libc::EINVAL) => self.read_through(start..end),
+            _ => Err(error),
+        }
+    }
+
+    fn cached_pages(&self, range: &Range<u64>) -> io::Result<u64> {
+        let span = CachestatRange { off: range.start, len: range.end - range.start };
+        let mut stat = Cachestat::default();
+        // SAFETY: both structures have the layout of the kernel's (include/uapi/linux/mman.h) and outlive the call.
+        let done = unsafe { libc::syscall(SYS_CACHESTAT, self.file().as_raw_fd(), &span, &mut stat, 0u32) };
+        if done == 0 { Ok(stat.nr_cache) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Asks for single bytes that need no disk: first, last and one in each stride.
+    fn probe(&self, range: &Range<u64>) -> bool {
+        let last = range.end.min(self.len()).saturating_sub(1);
+        let mut at = range.start;
+        while at < last {
+            if !self.byte_is_cached(at) {
+                return false;
+            }
+            at = at.saturating_add(PROBE_STRIDE);
+        }
+        self.byte_is_cached(last)
+    }
+
+    fn byte_is_cached(&self, offset: u64) -> bool {
+        let mut byte = 0u8;
+        let slot = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let Ok(offset) = libc::off_t::try_from(offset) else { return false };
+        // SAFETY: the vector names one writable byte on this stack frame.
+        let n = unsafe { libc::preadv2(self.file().as_raw_fd(), &slot, 1, offset, libc::RWF_NOWAIT) };
+        n == 1
+    }
+
+    fn read_through(&self, range: Range<u64>) -> io::Result<()> {
+        use crate::media::ReadAt;
+        let mut buffer = vec![0u8; 128 << 10];
+        let mut at = range.start;
+        while at < range.end {
+            match self.read_at(at, &mut buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => at += n as u64,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file_of(bytes: usize) -> (tempfile::NamedTempFile, MappedFile) {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(&vec![7u8; bytes]).expect("room for it");
+        file.as_file().sync_all().expect("synced");
+        let mapped = MappedFile::open(file.path()).expect("mapped");
+        (file, mapped)
+    }
+
+    #[test]
+    fn dropped_pages_are_seen_and_come_back() {
+        let (file, mapped) = file_of(1 << 20);
+        assert!(mapped.is_resident(&(0..1 << 20)));
+        // SAFETY: advice on an open descriptor; it changes no memory.
+        let dropped = unsafe { libc::posix_fadvise(file.as_file().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        assert_eq!(dropped, 0);
+        assert!(!mapped.is_resident(&(0..1 << 20)), "pages were dropped");
+        mapped.populate(&(4097..1 << 20)).expect("read in");
+        assert!(mapped.is_resident(&(4097..1 << 20)));
+        assert!(mapped.probe(&(4097..1 << 20)));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_an_error_and_no_signal() {
+        let (file, mapped) = file_of(1 << 20);
+        file.as_file().set_len(4096).expect("cut");
+        assert!(mapped.populate(&(0..1 << 20)).is_err());
+    }
+
+    #[test]
+    fn an_empty_file_has_no_pages() {
+        let (_file, mapped) = file_of(0);
+        assert!(mapped.is_resident(&(0..0)));
+        mapped.populate(&(0..0)).expect("nothing to do");
+        assert!(mapped.slice(0..10).is_empty());
+    }
+}
