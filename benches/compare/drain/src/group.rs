@@ -5,7 +5,6 @@ use crate::rng::Rng;
 use crate::stats::{Latencies, Object};
 use std::fmt::Write as _;
 
-/// Fair order of ranges.
 enum Order {
     Random,
     /// Each range of the file once, in order; then the group is done.
@@ -45,7 +44,7 @@ impl Group {
         let mut name = String::from("load");
         let (mut path, mut urls) = (None, None);
         let (mut bytes, mut file_size, mut align, mut connections) = (0, 0, 1, 1);
-        let (mut rate, mut expect, mut once) = (0.0, None, false);
+        let (mut rate, mut expect, mut once, mut from) = (0.0, None, false, 0);
         for pair in spec.split(',') {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("--group: not KEY=VALUE: {pair}"))?;
             let number = || value.parse::<f64>().map_err(|_| format!("--group: {key}: not a number: {value}"));
@@ -60,12 +59,13 @@ impl Group {
                 "rate" => rate = number()?,
                 "expect" => expect = Some(number()? as u16),
                 "order" => once = value == "once",
+                "from" => from = size(value)?,
                 _ => return Err(format!("--group: unknown key {key}")),
             }
         }
         let target = match (path, urls) {
             (Some(path), None) if bytes > 0 && bytes <= file_size => {
-                let order = if once { Order::Once { next: 0 } } else { Order::Random };
+                let order = if once { Order::Once { next: from } } else { Order::Random };
                 Target::Ranges { path, size: bytes, file_size, align, order }
             }
             (None, Some(file)) => {

@@ -22,7 +22,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage:
   drain load   --addr A:P --seconds S [--warmup S] [--pid N[,N]] [--copy] [--seed N] --group KEY=VALUE,...
                keys: name, path, size, file-size, connections, align, rate (requests/s of the group, open loop),
-               order=random|once, urls=FILE (a path per line, picked at random), expect=STATUS
+               order=random|once, from=OFFSET (of order=once), urls=FILE (a path per line, picked at random),
+               expect=STATUS
   drain verify --addr A:P --path PATH --file FILE --sizes N[,N] [--count N] [--seed N]
   drain idle   --addr A:P --path PATH --connections N      holds until its standard input ends
   drain start  --addr A:P --path PATH --timeout S -- COMMAND [ARGUMENT...]
