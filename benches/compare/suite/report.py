@@ -31,6 +31,9 @@ METHOD = """
 - Before anything is measured, bodies of five sizes are compared with the file byte for byte, for every server and variant.
 - One worker (nginx), one core (Weir), one thread (write loop), pinned to core 0; the client is pinned to core 1. Rows that
   end in `2w` have two workers, and nothing is pinned.
+- The run has a network namespace of its own. Rows that end in `cubic` use that congestion control, which does not pace;
+  the others use what the machine is set to (see the table above). Where that is `bbr`, its pacing decides much of what a
+  byte costs on loopback, so both are shown.
 - The write loop (`drain/src/bin/floor.rs`) is what remains when a server does nothing but map the file and call `writev`
   with head and slice. It has two forms, an event loop and a thread per connection; the best one counts.
 - Of nginx the variants below are tried first, row by row. The one with the least CPU per byte and the one with the most

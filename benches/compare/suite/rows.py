@@ -5,6 +5,7 @@ that a slow drift of the machine meets all of them. A round gives one value per 
 """
 
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -16,6 +17,8 @@ MIB = 1 << 20
 SIZES = {"20m": 20 * MIB, "1m": MIB, "256k": 256 * 1024, "4k": 4096}
 CONNECTIONS = (1, 16, 256)
 FOREIGN_CORES_MAX = 0.10
+# Socket buffers hold this much; with more in flight a window must be long, or it counts bytes sent before it began.
+BUFFERED_BYTES = 2_000_000_000
 IDLE_CONNECTIONS = 10_000
 COLD_STREAM_RATE = 10
 
@@ -27,6 +30,7 @@ class Bench:
         self.options, self.drain, self.floor, self.weir = options, drain, floor, weir
         self.fixtures, self.say = fixtures, say
         self.retries_left = 30 if options.quick else 120
+        self.congestion = ""
         self.noisy = self.measured = 0
 
     def wants(self, server):
@@ -48,11 +52,9 @@ class Bench:
             command += ["--group", group]
         while True:
             clock = machine.Clock()
-            before = sum(map(cpu_seconds, entrant.server.pids()))
+            before = own_cpu_seconds(entrant.server)
             result = self.client(*command, core=core, timeout=seconds + warmup + 60)
-            server = sum(map(cpu_seconds, entrant.server.pids())) - before
-            own = server + result["client_cpu_ns"] / 1e9 * (1 + warmup / seconds)
-            result["foreign_cores"] = clock.foreign(own)
+            result["foreign_cores"] = clock.foreign(own_cpu_seconds(entrant.server) - before)
             quiet = result["foreign_cores"] <= FOREIGN_CORES_MAX
             if quiet or self.retries_left == 0:
                 self.measured += 1
@@ -68,15 +70,18 @@ class Entrant:
     def __init__(self, server, variant, path):
         self.server, self.variant, self.path = server, variant, path
         self.address = server.addresses[variant]
-        self.label = server.name if server.name in (variant, f"write loop, {variant}") else f"{server.name}: {variant}"
+        self.label = server.name if len(server.addresses) == 1 else f"{server.name}: {variant}"
 
 
-def cpu_seconds(pid):
-    """CPU time of a process in seconds."""
-    try:
-        return time.clock_gettime(((~pid) << 3) | 2)
-    except OSError:
-        return 0.0
+def own_cpu_seconds(server):
+    """CPU time of a server, of this program and of the clients it has waited for."""
+    total = sum(os.times()[:4])
+    for pid in server.pids():
+        try:
+            total += time.clock_gettime(((~pid) << 3) | 2)  # clock_getcpuclockid(3)
+        except OSError:
+            continue
+    return total
 
 
 def interval(values, draws=2000):
@@ -98,8 +103,8 @@ def open_servers(bench, core=0, workers=1):
         server = servers.nginx(fixtures.work, fixtures.library, servers.NGINX_VARIANTS, core, workers)
         entrants += [Entrant(server, variant, "/hot.bin") for variant in servers.NGINX_VARIANTS]
     if bench.wants("floor"):
-        for mode in ("epoll", "blocking"):
-            server = servers.floor(bench.floor, fixtures.path("hot.bin"), mode, core, workers)
+        for name, mode in (("write loop", "epoll"), ("write loop", "blocking"), ("sendfile loop", "sendfile")):
+            server = servers.floor(bench.floor, fixtures.path("hot.bin"), name, mode, core, workers)
             entrants.append(Entrant(server, mode, "/hot.bin"))
     return entrants
 
@@ -120,8 +125,9 @@ def family(entrant):
 def range_row(bench, entrants, size, connections, core=1):
     """Random ranges of the hot file. The best variants of nginx and of the write loop go into the rounds."""
     options = bench.options
-    seconds = 0.3 if options.quick else 0.6
-    warmup = 0.8 if connections * SIZES[size] > 2e9 else 0.15
+    seconds, warmup = (0.3 if options.quick else 0.6), 0.15
+    if connections * SIZES[size] > BUFFERED_BYTES:
+        seconds, warmup = 4 * seconds, 0.8
     aligned = ",align=4096" if options.aligned else ""
 
     def once(entrant, seed, scale=1.0):

@@ -125,9 +125,9 @@ def nginx(work, root, variants, core=0, workers=1):
     command, addresses = nginx_command(work, root, variants, workers)
     return Server("nginx", command, addresses, core)
 
-def floor(binary, file, mode, core=0, threads=1):
+def floor(binary, file, name, mode, core=0, threads=1):
     address = f"{HOST}:{free_port()}"
-    return Server(f"write loop, {mode}", [binary, address, file, str(threads), mode], {mode: address}, core)
+    return Server(f"{name}, {mode}", [binary, address, file, str(threads), mode], {mode: address}, core)
 
 def weir_command(binary, library, state):
     address = f"{HOST}:{free_port()}"

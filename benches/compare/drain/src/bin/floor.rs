@@ -1,7 +1,9 @@
 //! The physical limit: a loop that maps one file and answers ranges with one `writev` of head and slice.
 //!
-//! No HTTP library, no routing, no checks beyond the range. `floor ADDR FILE THREADS epoll|blocking`: with `epoll` each
-//! thread has a listener and an event loop, with `blocking` each connection has a thread.
+//! No HTTP library, no routing, no checks beyond the range. `floor ADDR FILE THREADS epoll|blocking|sendfile`: with
+//! `epoll` each thread has a listener and an event loop, with `blocking` each connection has a thread. `sendfile` is the
+//! event loop with `sendfile` for the body, to show which of the two mechanisms suits a machine. The file is mapped and
+//! faulted in before the first connection.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -14,6 +16,8 @@ use std::thread;
 struct Mapped {
     address: usize,
     len: usize,
+    /// The open file, where bodies are sent with `sendfile`.
+    sendfile: Option<File>,
 }
 
 /// One connection of the event loop.
@@ -29,14 +33,14 @@ struct Peer {
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [addr, file, threads, mode] = args.as_slice() else {
-        return Err(io::Error::other("usage: floor ADDR FILE THREADS epoll|blocking"));
+        return Err(io::Error::other("usage: floor ADDR FILE THREADS epoll|blocking|sendfile"));
     };
     let addr: std::net::SocketAddr = addr.parse().map_err(io::Error::other)?;
     if !addr.ip().is_loopback() {
         return Err(io::Error::other("not a loopback address"));
     }
     let threads: usize = threads.parse().map_err(io::Error::other)?;
-    let mapped = Arc::new(Mapped::open(file)?);
+    let mapped = Arc::new(Mapped::open(file, mode == "sendfile")?);
     if mode == "blocking" {
         let listener = TcpListener::bind(addr)?;
         for stream in listener.incoming() {
@@ -58,14 +62,18 @@ fn main() -> io::Result<()> {
 }
 
 impl Mapped {
-    fn open(path: &str) -> io::Result<Self> {
+    fn open(path: &str, sendfile: bool) -> io::Result<Self> {
         let file = File::open(path)?;
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         // SAFETY: a new read-only mapping; it is only handed to system calls and lives as long as the process.
         let address = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, flags, file.as_raw_fd(), 0)
         };
-        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { address: address as usize, len }) }
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { address: address as usize, len, sendfile: sendfile.then_some(file) })
     }
 }
 
@@ -218,6 +226,9 @@ impl Peer {
     }
 
     fn write(&mut self, mapped: &Mapped) -> io::Result<()> {
+        if let Some(file) = &mapped.sendfile {
+            return self.send_file(file.as_raw_fd());
+        }
         let head = &self.head[self.head_sent..];
         let slices = [
             libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() },
@@ -230,6 +241,23 @@ impl Peer {
         let of_head = n.min(head.len());
         self.head_sent += of_head;
         self.body = (self.body.0 + n - of_head, self.body.1 - (n - of_head));
+        Ok(())
+    }
+
+    fn send_file(&mut self, file: RawFd) -> io::Result<()> {
+        let fd = self.stream.as_raw_fd();
+        let head = &self.head[self.head_sent..];
+        if !head.is_empty() {
+            // SAFETY: the pointer and length describe a live Vec.
+            let n = unsafe { libc::send(fd, head.as_ptr().cast(), head.len(), libc::MSG_MORE | libc::MSG_NOSIGNAL) };
+            self.head_sent += usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+            return Ok(());
+        }
+        let mut offset = libc::off_t::try_from(self.body.0).map_err(io::Error::other)?;
+        // SAFETY: the pointer is to a live local.
+        let n = unsafe { libc::sendfile(fd, file, &mut offset, self.body.1) };
+        let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+        self.body = (self.body.0 + n, self.body.1 - n);
         Ok(())
     }
 }
