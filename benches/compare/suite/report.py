@@ -35,7 +35,8 @@ METHOD = """
   the others use what the machine is set to (see the table above). Where that is `bbr`, its pacing decides much of what a
   byte costs on loopback, so both are shown.
 - The write loop (`drain/src/bin/floor.rs`) is what remains when a server does nothing but map the file and call `writev`
-  with head and slice. It has two forms, an event loop and a thread per connection; the best one counts.
+  with head and slice. It has two forms, an event loop and a thread per connection; the best one counts. The sendfile loop
+  is the event loop with `sendfile` for the body.
 - Of nginx the variants below are tried first, row by row. The one with the least CPU per byte and the one with the most
   requests go into the rounds, and of each figure the better one counts.
 - On loopback the receiver's TCP work runs in the sender's context, so server CPU includes it, for all servers alike.
@@ -126,7 +127,8 @@ def range_section(rows, verdicts):
         nginx_label, nginx = pick(row, "nginx", "cpu_ms_per_gb")
         _, floor = pick(row, "write loop", "cpu_ms_per_gb")
         to_nginx, to_floor = ratio(weir, nginx), ratio(weir, floor)
-        cpu.append([name, number(weir), number(nginx), number(floor), show(to_nginx), show(to_floor),
+        _, sendfile = pick(row, "sendfile loop", "cpu_ms_per_gb")
+        cpu.append([name, number(weir), number(nginx), number(floor), number(sendfile), show(to_nginx), show(to_floor),
                     (nginx_label or "–").removeprefix("nginx: ")])
         _, weir_rate = pick(row, "weir", "requests_per_second", largest=True)
         _, nginx_rate = pick(row, "nginx", "requests_per_second", largest=True)
@@ -141,7 +143,8 @@ def range_section(rows, verdicts):
         judge_range(row, name, verdicts, to_nginx, to_floor, to_nginx_rate)
     return "\n".join([
         table("## Random ranges of a hot file: server CPU, ms per GB",
-              ["range, connections", "Weir", "nginx", "write loop", "Weir / nginx", "Weir / write loop", "nginx's best"], cpu),
+              ["range, connections", "Weir", "nginx", "write loop", "sendfile loop", "Weir / nginx",
+               "Weir / write loop", "nginx's best"], cpu),
         table("### Requests per second",
               ["range, connections", "Weir", "nginx", "write loop", "Weir / nginx", "Weir, MB/s"], rates),
         table("### Latency, µs",

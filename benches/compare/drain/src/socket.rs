@@ -1,6 +1,7 @@
 //! Sockets and the few system calls std does not have.
 
 use crate::args::Args;
+use crate::stats::Object;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -98,5 +99,9 @@ pub fn evict(args: &Args) -> Result<(), String> {
     file.sync_all().map_err(|error| format!("{path}: {error}"))?;
     // SAFETY: takes no pointers.
     let failed = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-    if failed == 0 { Ok(()) } else { Err(format!("{path}: posix_fadvise: error {failed}")) }
+    if failed != 0 {
+        return Err(format!("{path}: posix_fadvise: error {failed}"));
+    }
+    println!("{}", Object::default().text("evicted", path).finish());
+    Ok(())
 }
