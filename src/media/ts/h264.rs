@@ -114,7 +114,7 @@ impl Parser {
                 bits.ue()?;
             }
             if sps.order_bits > 0 {
-                picture.order = bits.bits(sps.order_bits).map(|lsb| Order { lsb, bits: sps.order_bits });
+                picture.order = bits.bits(sps.order_bits).map(|lsb| Order { lsb, bits: sps.order_bits, per_frame: 2 });
             }
         }
         // A slice inside of another picture than the current one: that picture's first slice was lost.

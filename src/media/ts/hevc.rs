@@ -73,7 +73,7 @@ impl Parser {
     fn order(&self, kind: u8, mut bits: Bits<'_>) -> Option<Order> {
         let (order_bits, separate_planes) = self.order?;
         if matches!(kind, 19 | 20) {
-            return Some(Order { lsb: 0, bits: order_bits });
+            return Some(Order { lsb: 0, bits: order_bits, per_frame: 1 });
         }
         if kind >= 16 {
             bits.bit()?;
@@ -83,7 +83,7 @@ impl Parser {
         bits.skip(extra)?;
         bits.ue()?;
         bits.skip(u32::from(output_flag) + if separate_planes { 2 } else { 0 })?;
-        bits.bits(order_bits).map(|lsb| Order { lsb, bits: order_bits })
+        bits.bits(order_bits).map(|lsb| Order { lsb, bits: order_bits, per_frame: 1 })
     }
 
     fn picture_parameters(&mut self, body: &[u8]) {

@@ -5,6 +5,8 @@
 //! [`table`] (the result, searched where it lies), [`resolve`] (a moment to bytes).
 //! Must not know about files, HTTP or the index cache.
 
+pub mod access;
+pub mod audio;
 pub mod bits;
 pub mod h264;
 pub mod hevc;
@@ -14,9 +16,15 @@ pub mod packet;
 pub mod pes;
 pub mod picture;
 pub mod psi;
+pub mod resolve;
+pub mod scan;
 pub mod sync;
+pub mod table;
+pub mod timeline;
 
 pub use packet::{PacketSize, sniff};
+pub use scan::{Built, build};
+pub use table::Table;
 
 #[cfg(test)]
 pub(crate) struct Memory(pub Vec<u8>);

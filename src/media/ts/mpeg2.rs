@@ -32,7 +32,7 @@ impl Parser {
                     _ => return Unit::Inside,
                 };
                 let lsb = u32::from(a) << 2 | u32::from(b >> 6);
-                let order = Some(Order { lsb, bits: 10 });
+                let order = Some(Order { lsb, bits: 10, per_frame: 1 });
                 let reference = b >> 3 & 7 != 3;
                 Unit::Picture(Picture { kind, leading: Leading::Unmarked, field: None, number: lsb, order, reference })
             }

@@ -40,17 +40,20 @@ pub struct Picture {
     pub field: Option<Parity>,
     /// Tells pictures apart whose first slice was lost, and pairs fields.
     pub number: u32,
-    /// Picture order count, least significant bits, and how many bits those are.
+    /// Position in output order, if the picture tells.
     pub order: Option<Order>,
     /// May be a reference (H.264 `nal_ref_idc`, HEVC temporal layer 0 reference).
     pub reference: bool,
 }
 
-/// Position in output order as far as the picture itself tells.
+/// Picture order count, or temporal reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
+    /// Least significant bits, and how many they are.
     pub lsb: u32,
     pub bits: u32,
+    /// Difference of two frames that follow each other.
+    pub per_frame: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
