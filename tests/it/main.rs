@@ -1,8 +1,15 @@
-//! The only integration binary: everything that needs the running server, ffmpeg, or the source tree itself.
+//! The integration tests: one binary, one module per subject. They start the real `weir` and speak to it over sockets,
+//! ask ffmpeg and ffprobe what is true, or read the source tree itself.
+#![allow(clippy::unwrap_used)]
+
+mod support;
 
 mod bad_input;
+mod chunks;
+mod hostile_files;
+mod library_changes;
 mod ranges;
 mod seek;
-mod support;
 mod tidy;
+mod uploads;
 mod zero_copy;
