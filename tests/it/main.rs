@@ -5,11 +5,8 @@
 mod support;
 
 mod bad_input;
-mod chunks;
-mod hostile_files;
-mod library_changes;
+mod index_ts;
 mod ranges;
 mod seek;
 mod tidy;
-mod uploads;
 mod zero_copy;
