@@ -8,7 +8,8 @@
 //!   the client asked for a part, so it is not sent a whole video;
 //! - more than [`RANGES_MAX`] ranges, or more than two that overlap, are ignored (§14.2, §17.15);
 //! - several `Range` field lines are ignored (§14.2): combined by §5.2 they would not be a valid set;
-//! - a suffix of an empty representation is the whole of it, as a 200: `Content-Range` has no form for no bytes (§14.4).
+//! - a suffix of an empty representation is the whole of it, as a 200: `Content-Range` has no form for no bytes
+//!   (§14.4).
 
 use std::ops::Range;
 

@@ -1,0 +1,12 @@
+//! The integration tests: one binary, one module per subject. They start the real `weir` and speak to it over sockets,
+//! ask ffmpeg and ffprobe what is true, or read the source tree itself.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod bad_input;
+mod index_ts;
+mod ranges;
+mod seek;
+mod tidy;
+mod zero_copy;
