@@ -5,6 +5,10 @@
 mod support;
 
 mod bad_input;
+mod chunks;
+mod hostile_files;
+mod library_changes;
 mod ranges;
 mod seek;
+mod uploads;
 mod zero_copy;
