@@ -10,5 +10,6 @@ mod hostile_files;
 mod library_changes;
 mod ranges;
 mod seek;
+mod tidy;
 mod uploads;
 mod zero_copy;

@@ -1,0 +1,198 @@
+//! One immutable representation of a video's bytes, answered by the rules of RFC 9110: conditions first, then ranges,
+//! HEAD like GET without the body.
+//!
+//! `/file`, `/chunk` and `as=fmp4` differ in what the bytes are, not in how HTTP treats them: all end here.
+
+use super::body::{MediaBody, Next, Pieces};
+use super::conditional::{self, Access, Decision, EntityTag, Validators, http_date};
+use super::multipart;
+use super::problem::Problem;
+use super::range::{self, Resolved};
+use super::state::{Answer, Edge, header};
+use crate::media::slices::Piece;
+use crate::net::Conn;
+use crate::store::{MappedFile, Pool};
+use axum::body::Body;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, RANGE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Where a representation's bytes come from.
+#[derive(Clone)]
+pub enum Content {
+    /// A run of the file, as it is.
+    File(Range<u64>),
+    /// A plan of generated boxes and slices.
+    Planned(Arc<dyn Plan>),
+}
+
+/// A body whose length is known before its bytes are.
+pub trait Plan: Send + Sync {
+    fn length(&self) -> u64;
+
+    /// The pieces of a byte range of the body, in order.
+    fn pieces(&self, range: Range<u64>) -> Box<dyn Pieces>;
+}
+
+pub struct Representation {
+    pub file: Arc<MappedFile>,
+    pub content: Content,
+    pub content_type: HeaderValue,
+    /// Strong, with its quotes.
+    pub etag: HeaderValue,
+    pub modified: Option<SystemTime>,
+    pub cache: HeaderValue,
+    /// Headers of this resource alone, such as `Media-Seek`.
+    pub more: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Representation {
+    fn length(&self) -> u64 {
+        match &self.content {
+            Content::File(range) => range.end - range.start,
+            Content::Planned(plan) => plan.length(),
+        }
+    }
+
+    /// The answer to GET or HEAD.
+    pub fn answer(self, edge: &Edge, request: &Parts) -> Answer {
+        let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
+        match conditional::evaluate(&request.headers, Access::Read, Some(&validators), SystemTime::now()) {
+            Decision::NotModified => self.not_modified(),
+            Decision::PreconditionFailed => {
+                Err(Problem::precondition_failed("the video is not the one that If-Match or If-Unmodified-Since names"))
+            }
+            Decision::Proceed { range: by_if_range } => {
+                // Ranges are defined for GET only (RFC 9110 §14.2).
+                let ranged = by_if_range && request.method == Method::GET;
+                let lines = request.headers.get_all(RANGE).iter().map(HeaderValue::as_bytes);
+                let resolved = if ranged { range::resolve_lines(lines, self.length()) } else { Resolved::Whole };
+                self.send(edge, request, resolved)
+            }
+        }
+    }
+
+    fn send(self, edge: &Edge, request: &Parts, resolved: Resolved) -> Answer {
+        let length = self.length();
+        match resolved {
+            Resolved::Whole => {
+                let body = self.body(edge, request, 0..length);
+                self.finish(request, StatusCode::OK, None, None, body)
+            }
+            Resolved::One(range) => {
+                let content_range = range::content_range(&range, length);
+                let body = self.body(edge, request, range);
+                self.finish(request, StatusCode::PARTIAL_CONTENT, Some(content_range), None, body)
+            }
+            Resolved::Many(ranges) => {
+                let boundary = multipart::boundary(random()?);
+                let part_type = self.content_type.to_str().unwrap_or("application/octet-stream");
+                let plan = multipart::plan(&boundary, part_type, &ranges, length);
+                let pieces = Nested { outer: plan.pieces.into_iter(), content: self.content.clone(), inner: None };
+                let conn = request.extensions.get::<Arc<Conn>>().cloned();
+                let pool = edge.read_pool.clone();
+                let file = Arc::clone(&self.file);
+                let body = MediaBody::new(file, pool, conn, Box::new(pieces), plan.content_length);
+                let content_type = header(plan.content_type)?;
+                self.finish(request, StatusCode::PARTIAL_CONTENT, None, Some(content_type), body)
+            }
+            Resolved::Unsatisfiable => Err(Problem::range_not_satisfiable(length)),
+        }
+    }
+
+    fn body(&self, edge: &Edge, request: &Parts, range: Range<u64>) -> MediaBody {
+        let conn = request.extensions.get::<Arc<Conn>>().cloned();
+        let (file, pool) = (Arc::clone(&self.file), edge.read_pool.clone());
+        match &self.content {
+            Content::File(whole) => {
+                let start = whole.start + range.start;
+                MediaBody::of_range(file, pool, conn, start..start + (range.end - range.start))
+            }
+            Content::Planned(plan) => {
+                let length = range.end - range.start;
+                MediaBody::new(file, pool, conn, plan.pieces(range), length)
+            }
+        }
+    }
+
+    /// 304: the headers that a cache updates (RFC 9110 §15.4.5).
+    fn not_modified(self) -> Answer {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        self.describe(response.headers_mut());
+        Ok(response)
+    }
+
+    fn finish(
+        self,
+        request: &Parts,
+        status: StatusCode,
+        content_range: Option<String>,
+        content_type: Option<HeaderValue>,
+        body: MediaBody,
+    ) -> Answer {
+        let length = http_body::Body::size_hint(&body).exact().unwrap_or(0);
+        let body = if request.method == Method::HEAD { Body::empty() } else { Body::new(body) };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, content_type.unwrap_or_else(|| self.content_type.clone()));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if let Some(range) = content_range {
+            headers.insert(CONTENT_RANGE, header(range)?);
+        }
+        self.describe(headers);
+        Ok(response)
+    }
+
+    /// Validators, cache policy, and what the resource says of itself.
+    fn describe(self, headers: &mut HeaderMap) {
+        headers.insert(ETAG, self.etag);
+        headers.insert(CACHE_CONTROL, self.cache);
+        if let Some(date) = self.modified.and_then(http_date).and_then(|date| HeaderValue::try_from(date).ok()) {
+            headers.insert(LAST_MODIFIED, date);
+        }
+        headers.extend(self.more);
+    }
+}
+
+/// Pieces of a multipart body: its part headers, and between them ranges of the representation.
+struct Nested {
+    outer: std::vec::IntoIter<Piece>,
+    content: Content,
+    inner: Option<Box<dyn Pieces>>,
+}
+
+impl Pieces for Nested {
+    fn next(&mut self, pool: &Pool) -> Next {
+        if let Some(inner) = &mut self.inner {
+            match inner.next(pool) {
+                Next::End => self.inner = None,
+                found => return found,
+            }
+        }
+        match (Iterator::next(&mut self.outer), &self.content) {
+            (None, _) => Next::End,
+            (Some(Piece::Source { offset, len }), Content::File(whole)) => {
+                Next::Piece(Piece::Source { offset: whole.start + offset, len })
+            }
+            (Some(Piece::Source { offset, len }), Content::Planned(plan)) => {
+                self.inner = Some(plan.pieces(offset..offset + len));
+                self.next(pool)
+            }
+            (Some(generated), _) => Next::Piece(generated),
+        }
+    }
+}
+
+fn random() -> Result<[u8; 24], Problem> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).map_err(|_| Problem::unavailable("the system has no random numbers yet", 1))?;
+    Ok(bytes)
+}
