@@ -229,6 +229,8 @@ fn routes_and_methods() {
 
 #[test]
 fn malformed_requests() {
+    const NEW: &str = "/videos/x.bin";
+    const KEY: &str = "Authorization: Bearer ";
     let mut server = with_video();
     let many: String = (0..5000).map(|i| format!("X-{i}: y\r\n")).collect();
     let wide = format!("X: {}\r\n", "y".repeat(200_000));
@@ -249,9 +251,7 @@ fn malformed_requests() {
         format!("{head}Content-Length: {HUGE}\r\n\r\n"),
         format!("{head}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"),
         format!("{head}Transfer-Encoding: gzip\r\n\r\n"),
-        format!(
-            "PUT /videos/x.bin HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITE_KEY}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
-        ),
+        format!("PUT {NEW} HTTP/1.1\r\nHost: x\r\n{KEY}{WRITE_KEY}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
     ] {
         let shown: String = request.chars().take(60).collect();
         let mut connection = Connection::open(server.media);

@@ -1,5 +1,5 @@
-//! The integration tests: one binary, one module per subject. They start the real `weir` and speak to it over sockets;
-//! they must not know its insides.
+//! The integration tests: one binary, one module per subject. They start the real `weir` and speak to it over sockets,
+//! ask ffmpeg and ffprobe what is true, or read the source tree itself.
 #![allow(clippy::unwrap_used)]
 
 mod support;

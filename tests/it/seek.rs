@@ -207,8 +207,8 @@ fn by_frame_and_time(connection: &mut Connection, oracle: &Oracle) -> Result<(),
     expect_eq("its problem names the last frame", beyond.problem().contains(&(count - 1).to_string()), true)
 }
 
-/// Counts labels one by one as a clock on the wall would, by the rule of SMPTE ST 12-1: at each new minute but every tenth,
-/// the first labels do not exist.
+/// Counts labels one by one as a clock on the wall would, by the rule of SMPTE ST 12-1: at each new minute but every
+/// tenth, the first labels do not exist.
 struct Labels {
     fields: [u64; 4],
     nominal: u64,

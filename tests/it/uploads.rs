@@ -1,5 +1,5 @@
-//! PUT and DELETE as the contract says: keys, parts in any order, uploads that stop or lie, and nothing visible before it
-//! is whole.
+//! PUT and DELETE as the contract says: keys, parts in any order, uploads that stop or lie, and nothing visible before
+//! it is whole.
 
 use std::time::Duration;
 
