@@ -37,7 +37,8 @@ fn output(program: &str, args: &[&str]) -> String {
 
 /// MD5 of every frame that ffmpeg shows.
 fn frames_of(path: &Path) -> Vec<String> {
-    let args = ["-v", "quiet", "-i", path.to_str().expect("UTF-8"), "-map", "0:v:0", "-vsync", "0", "-f", "framemd5", "-"];
+    let args =
+        ["-v", "quiet", "-i", path.to_str().expect("UTF-8"), "-map", "0:v:0", "-vsync", "0", "-f", "framemd5", "-"];
     let text = output("ffmpeg", &args);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.rsplit(", ").next()).map(|md5| md5.trim().to_owned()).collect()
@@ -146,9 +147,11 @@ fn round_trip(opened: &Opened, n: u64, seek: &Seek) {
 
 /// Times and keyframes are those of ffprobe: `(ticks since the first frame, is a keyframe)` of each frame shown.
 fn check_probe(path: &Path, opened: &Opened) {
-    let args = ["-v", "quiet", "-select_streams", "v:0", "-show_entries", "frame=pts,key_frame,pkt_pos", "-of", "csv=p=0"];
+    let args =
+        ["-v", "quiet", "-select_streams", "v:0", "-show_entries", "frame=pts,key_frame,pkt_pos", "-of", "csv=p=0"];
     let text = output("ffprobe", &[&args[..], &[path.to_str().expect("UTF-8")]].concat());
-    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).filter(|r: &Vec<_>| r.len() >= 3).collect();
+    let rows: Vec<Vec<&str>> =
+        text.lines().map(|line| line.split(',').collect()).filter(|r: &Vec<_>| r.len() >= 3).collect();
     assert_eq!(rows.len() as u64, opened.table.frames());
     let number = |text: &str| text.parse::<i64>().unwrap_or_else(|_| panic!("{text:?} in {path:?}"));
     let first = number(rows[0][1]);
@@ -183,8 +186,21 @@ fn b_frames_and_audio() {
     assert_eq!((video.kind, video.width, video.height), (TrackKind::Video, Some(160), Some(90)));
     assert_eq!((video.codec.as_str(), video.frame_rate), ("avc1.64000b", Rate::new(25, 1)));
     assert_eq!((audio.codec.as_str(), audio.sample_rate, audio.channels), ("mp4a.40.2", Some(44_100), Some(1)));
-    let probe = output("ffprobe", &["-v", "quiet", "-count_packets", "-select_streams", "a", "-show_entries",
-        "stream=nb_read_packets", "-of", "csv=p=0", path.to_str().expect("UTF-8")]);
+    let probe = output(
+        "ffprobe",
+        &[
+            "-v",
+            "quiet",
+            "-count_packets",
+            "-select_streams",
+            "a",
+            "-show_entries",
+            "stream=nb_read_packets",
+            "-of",
+            "csv=p=0",
+            path.to_str().expect("UTF-8"),
+        ],
+    );
     assert!(probe.starts_with(&audio.frames.to_string()), "{probe} {}", audio.frames);
     assert_eq!(opened.summary.duration.expect("known").to_string(), "4");
     // The PAT is the packet two before the first video packet.
@@ -213,7 +229,8 @@ fn one_keyframe() {
 #[test]
 fn hevc_open_gop() {
     let dir = directory();
-    let options = "-c:v libx265 -preset ultrafast -x265-params open-gop=1:keyint=25:bframes=3:scenecut=0:log-level=none -c:a aac";
+    let options =
+        "-c:v libx265 -preset ultrafast -x265-params open-gop=1:keyint=25:bframes=3:scenecut=0:log-level=none -c:a aac";
     let opened = check(&make(dir.path(), "hevc.ts", "25", "4", options));
     assert_eq!((opened.summary.tracks[0].width, opened.summary.tracks[0].height), (Some(160), Some(90)));
     assert!(opened.summary.tracks[0].codec.starts_with("hvc1.1.6.L"), "{}", opened.summary.tracks[0].codec);
@@ -239,7 +256,8 @@ fn interlaced() {
 #[test]
 fn clock_wraps() {
     let dir = directory();
-    let opened = check(&make(dir.path(), "wrap.ts", "25", "20", &format!("{X264} -g 50 -bf 2 -output_ts_offset 95434")));
+    let opened =
+        check(&make(dir.path(), "wrap.ts", "25", "20", &format!("{X264} -g 50 -bf 2 -output_ts_offset 95434")));
     assert_eq!(opened.frame(499).time.to_string(), "19.96");
 }
 
@@ -259,7 +277,12 @@ fn packets_of_192_bytes() {
 #[test]
 fn ntsc_rates_and_drop_frame() {
     let dir = directory();
-    for (rate, expected) in [("30000/1001", (30_000, 1001)), ("60000/1001", (60_000, 1001)), ("24000/1001", (24_000, 1001)), ("60", (60, 1))] {
+    for (rate, expected) in [
+        ("30000/1001", (30_000, 1001)),
+        ("60000/1001", (60_000, 1001)),
+        ("24000/1001", (24_000, 1001)),
+        ("60", (60, 1)),
+    ] {
         let name = format!("{}.ts", rate.replace('/', "_"));
         let opened = check(&make(dir.path(), &name, rate, "4", &format!("{X264} -g 30 -bf 2")));
         assert_eq!(opened.rate(), Rate { num: expected.0, den: expected.1 });
@@ -269,7 +292,10 @@ fn ntsc_rates_and_drop_frame() {
             assert!(matches!(&answer, Err(SeekError::Invalid(text)) if text.contains("00:00:02:05")), "{answer:?}");
         } else {
             let seek = answer.expect("drop-frame");
-            assert_eq!((seek.frame, seek.timecode.as_deref()), (Some(2 * u64::from(opened.rate().nominal()) + 5), Some("00:00:02;05")));
+            assert_eq!(
+                (seek.frame, seek.timecode.as_deref()),
+                (Some(2 * u64::from(opened.rate().nominal()) + 5), Some("00:00:02;05"))
+            );
         }
     }
 }
@@ -283,7 +309,9 @@ fn drop_frame_labels_that_do_not_exist() {
     assert_eq!(ask("00:01:00;02").expect("legal").frame, Some(1800));
     assert_eq!(ask("00:01:00:00").expect("legal").frame, Some(1800));
     assert!(matches!(ask("00:00:00:30"), Err(SeekError::Invalid(text)) if text.contains("00:00:00:29")));
-    assert!(matches!(ask("10:00:00:00"), Err(SeekError::Outside { first, last, .. }) if first == "00:00:00:00" && last.starts_with("00:01:0")));
+    assert!(
+        matches!(ask("10:00:00:00"), Err(SeekError::Outside { first, last, .. }) if first == "00:00:00:00" && last.starts_with("00:01:0"))
+    );
 }
 
 #[test]
@@ -342,8 +370,15 @@ fn audio_only() {
     let seek = opened.seek(Position::Time(DecimalTime { value: 5, decimals: 0 })).expect("inside");
     assert!(seek.frame.is_none() && seek.timecode.is_none() && seek.keyframe.frame.is_none());
     // ffprobe's last packet that begins a PES packet at or before 5 s.
-    let text = output("ffprobe", &["-v", "quiet", "-show_entries", "packet=pts,pos", "-of", "csv=p=0", path.to_str().expect("UTF-8")]);
-    let rows: Vec<(i64, u64)> = text.lines().filter_map(|l| l.split_once(',')).filter_map(|(a, b)| Some((a.parse().ok()?, b.trim_end_matches(',').parse().ok()?))).collect();
+    let text = output(
+        "ffprobe",
+        &["-v", "quiet", "-show_entries", "packet=pts,pos", "-of", "csv=p=0", path.to_str().expect("UTF-8")],
+    );
+    let rows: Vec<(i64, u64)> = text
+        .lines()
+        .filter_map(|l| l.split_once(','))
+        .filter_map(|(a, b)| Some((a.parse().ok()?, b.trim_end_matches(',').parse().ok()?)))
+        .collect();
     let expected = rows.iter().rfind(|row| row.0 - rows[0].0 <= 450_000).expect("a row");
     assert_eq!(seek.sample_offset, expected.1);
     assert!(matches!(opened.seek(Position::Frame(0)), Err(SeekError::Unanswerable(_))));

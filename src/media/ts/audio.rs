@@ -135,8 +135,7 @@ fn mpeg(h: &[u8; HEADER]) -> Option<Header> {
 
 fn ac3(h: &[u8; HEADER]) -> Option<Header> {
     const RATES: [u32; 3] = [48_000, 44_100, 32_000];
-    const KBITS: [usize; 19] =
-        [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
+    const KBITS: [usize; 19] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
     const CHANNELS: [u16; 8] = [2, 1, 2, 3, 3, 4, 4, 5];
     if h[..2] != [0x0b, 0x77] {
         return None;
@@ -157,7 +156,9 @@ fn ac3(h: &[u8; HEADER]) -> Option<Header> {
     };
     let mode = h[6] >> 5;
     // cmixlev, surmixlev and dsurmod stand before lfeon, each only in some modes.
-    let before = if mode & 1 != 0 && mode != 1 { 2 } else { 0 } + if mode & 4 != 0 { 2 } else { 0 } + if mode == 2 { 2 } else { 0 };
+    let before = if mode & 1 != 0 && mode != 1 { 2 } else { 0 }
+        + if mode & 4 != 0 { 2 } else { 0 }
+        + if mode == 2 { 2 } else { 0 };
     let lfe = u16::from(h[6] << 3 << before >> 7 & 1);
     Some(Header { len: words * 2, sample_rate, channels: CHANNELS[usize::from(mode)] + lfe, codec: "ac-3".into() })
 }

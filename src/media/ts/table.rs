@@ -279,7 +279,13 @@ mod tests {
             // Out of file order, sometimes misaligned, sometimes huge, with a long gap in time.
             let swap = if n % 3 == 1 { 2 * 188 } else { 0 };
             let garbage = if n > 3000 { 77 } else { 0 };
-            let size = if n % 1000 == 500 { 1 << 40 } else if n == 7 { 1 } else { 188 * (n % 90 + 1) };
+            let size = if n % 1000 == 500 {
+                1 << 40
+            } else if n == 7 {
+                1
+            } else {
+                188 * (n % 90 + 1)
+            };
             let time = n * 3600 + if n > 4000 { 1 << 33 } else { 0 };
             let frame = Frame { offset: n * 100 * 188 + 188 * 5 - swap + garbage, size, time };
             writer.push(frame).expect("room");

@@ -127,7 +127,8 @@ impl Timeline {
         let duration = self.duration();
         let order = self.order.of(&picture, unit.group.is_some());
         let estimate = order.and_then(|order| self.order.time(order, duration));
-        let (segment, pts) = self.clock.place(unit, estimate, matches!(sync, Sync::Closed | Sync::Open { .. }), duration);
+        let (segment, pts) =
+            self.clock.place(unit, estimate, matches!(sync, Sync::Closed | Sync::Open { .. }), duration);
         if let Some(order) = order {
             self.order.anchor(order, pts, unit.pes.pts.is_some());
         }
@@ -240,7 +241,11 @@ impl Timeline {
     fn leading(&self, marked: Leading, segment: u32, pts: i64) -> Leading {
         match (marked, self.key) {
             (Leading::Unmarked, Some(key)) if segment == key.segment && pts < key.pts => {
-                if key.closed { Leading::Decodable } else { Leading::Skipped }
+                if key.closed {
+                    Leading::Decodable
+                } else {
+                    Leading::Skipped
+                }
             }
             (Leading::Unmarked, _) => Leading::No,
             _ => marked,
@@ -304,8 +309,20 @@ impl Timeline {
 
 /// Rates that are told apart by measuring; NTSC ones differ by 0.1 % from their neighbours.
 const STANDARD: [(u32, u32); 14] = [
-    (24_000, 1001), (24, 1), (25, 1), (30_000, 1001), (30, 1), (48, 1), (50, 1), (60_000, 1001), (60, 1), (15, 1),
-    (10, 1), (100, 1), (120_000, 1001), (120, 1),
+    (24_000, 1001),
+    (24, 1),
+    (25, 1),
+    (30_000, 1001),
+    (30, 1),
+    (48, 1),
+    (50, 1),
+    (60_000, 1001),
+    (60, 1),
+    (15, 1),
+    (10, 1),
+    (100, 1),
+    (120_000, 1001),
+    (120, 1),
 ];
 
 impl Shown {
