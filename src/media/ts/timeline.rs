@@ -26,6 +26,8 @@ const JUMP: i64 = 10 * CLOCK as i64;
 const STEP_BACK: i64 = CLOCK as i64 / 10;
 /// Frames that may be decoded between two that are shown one after the other; decoders hold 16 at most.
 const REORDER: usize = 64;
+/// Frames that a decoder holds at most.
+const DECODER_FRAMES: usize = 16;
 /// Distinct frame distances that are counted.
 const DISTANCES: usize = 64;
 /// Frame duration where nothing is known: 25 per second.
@@ -42,6 +44,8 @@ pub struct Timeline {
     start: Start,
     key: Option<CurrentKey>,
     gradual: Option<Gradual>,
+    /// Frames of a first refresh under way; those shown after its end count.
+    held: Vec<Pending>,
     shown: Shown,
     /// Keyframes shown, whether or not decoding can start there.
     pub keyframes: u64,
@@ -57,6 +61,8 @@ struct Pending {
     size: u64,
     /// Index of its own entry point.
     key: Option<u32>,
+    /// It is itself not right when decoding starts there.
+    refreshing: bool,
     /// Index of an entry point from which this frame is the first, so far, that decodes.
     cleans: Option<u32>,
 }
@@ -115,6 +121,7 @@ impl Timeline {
             start: Start::Waiting,
             key: None,
             gradual: None,
+            held: Vec::new(),
             shown: Shown::default(),
             keyframes: 0,
         }
@@ -150,6 +157,7 @@ impl Timeline {
             Sync::Gradual(frames) => {
                 if unit.parameters || !decoding {
                     pending.key = self.add_key(unit, Key::UNKNOWN);
+                    pending.refreshing = true;
                     self.gradual = pending.key.map(|index| Gradual { index, frames, number: picture.number });
                 }
                 self.keyframes += u64::from(decoding);
@@ -162,14 +170,22 @@ impl Timeline {
                     (Leading::Decodable, Some(key)) => pending.cleans = key.index,
                     _ => {}
                 }
-                if let Some(index) = self.advance_gradual(picture.number) {
+                // A picture that is no reference has the number of the reference behind it.
+                let complete = if picture.reference { self.advance_gradual(picture.number) } else { None };
+                if let Some(index) = complete {
                     pending.cleans = Some(index);
                     self.start = Start::Decoding;
+                    for held in std::mem::take(&mut self.held) {
+                        if (held.segment, held.pts) > (segment, pts) {
+                            self.queue(held)?;
+                        }
+                    }
                 }
             }
         }
         if self.start == Start::Waiting {
             if !shows_all {
+                self.hold(pending);
                 return Ok(());
             }
             if self.writer.keys.is_empty() {
@@ -177,6 +193,16 @@ impl Timeline {
             }
         }
         self.queue(pending)
+    }
+
+    /// Keeps what a decoder may hold back.
+    fn hold(&mut self, pending: Pending) {
+        if self.gradual.is_some() {
+            if self.held.len() == DECODER_FRAMES {
+                self.held.remove(0);
+            }
+            self.held.push(pending);
+        }
     }
 
     /// Takes one PES packet of a stream in which everything is a keyframe.
@@ -193,13 +219,15 @@ impl Timeline {
         while let Some(Reverse(next)) = self.heap.pop() {
             self.show(next)?;
         }
+        // ffmpeg shows nothing of a refresh that is complete only with the last frame.
+        let last = self.writer.count().saturating_sub(1);
+        self.writer.keys.retain(|key| key.clean_from < last || key.clean_from == last && key.frame == last);
         // An entry point that was never shown itself is named by the first frame that decodes from it.
         for key in &mut self.writer.keys {
             if key.frame == Key::UNKNOWN {
                 key.frame = key.clean_from;
             }
         }
-        self.writer.keys.retain(|key| key.clean_from != Key::UNKNOWN);
         Ok(())
     }
 
@@ -229,7 +257,7 @@ impl Timeline {
     fn pending(&mut self, unit: &AccessUnit, segment: u32, pts: i64) -> Pending {
         self.sequence += 1;
         let (offset, size) = (unit.pes.offset, unit.end.saturating_sub(unit.pes.offset));
-        Pending { segment, pts, sequence: self.sequence, offset, size, key: None, cleans: None }
+        Pending { segment, pts, sequence: self.sequence, offset, size, key: None, refreshing: false, cleans: None }
     }
 
     fn add_key(&mut self, unit: &AccessUnit, clean_from: u32) -> Option<u32> {
@@ -297,7 +325,7 @@ impl Timeline {
         self.writer.push(Frame { offset: next.offset, size: next.size, time: self.shown.time as u64 })?;
         if let Some(key) = next.key.and_then(|n| self.writer.keys.get_mut(n as usize)) {
             key.frame = number;
-            if self.gradual.is_none_or(|gradual| Some(gradual.index) != next.key) {
+            if !next.refreshing {
                 key.clean_from = key.clean_from.min(number);
             }
         }
