@@ -529,6 +529,9 @@ fn hostile_bytes_take_bounded_time() {
     }
 }
 
+/// Writes access unit `n` of these, or nothing if it went with the one before.
+type Layout = fn(&mut Muxer, usize, &[(u64, u64, Vec<u8>)]);
+
 /// A multiplexer that cuts an elementary stream into PES packets as it is told.
 struct Muxer {
     out: Vec<u8>,
@@ -639,7 +642,7 @@ fn access_units_and_pes_packets_need_not_match() {
     for (codec, stream_type, options, delimiter) in codecs {
         let source = make(dir.path(), &format!("{codec}.ts"), "25", "4", options);
         let units = access_units(&source, codec, delimiter);
-        let layouts: [(&str, fn(&mut Muxer, usize, &[(u64, u64, Vec<u8>)])); 4] = [
+        let layouts: [(&str, Layout); 4] = [
             ("two in one", |muxer, n, units| {
                 if n % 2 == 0 {
                     let data: Vec<u8> = units[n..units.len().min(n + 2)].iter().flat_map(|u| u.2.clone()).collect();

@@ -479,3 +479,89 @@ impl OrderCount {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::Pes;
+    use super::super::picture::{Parity, Picture};
+    use super::super::table::Table;
+    use super::*;
+
+    fn unit(number: u64, pts: u64, kind: Kind) -> AccessUnit {
+        let pes =
+            Pes { offset: number * 188, entry: number * 188, pts: Some(pts), number: number + 1, ..Pes::default() };
+        let leading = Leading::Unmarked;
+        let picture = Picture { kind, leading, field: None::<Parity>, number: 0, order: None, reference: true };
+        AccessUnit {
+            pes,
+            end: number * 188 + 188,
+            parameters: kind != Kind::Inter,
+            recovery: None,
+            group: None,
+            after_end: false,
+            picture: Some(picture),
+        }
+    }
+
+    /// Times of the frames that come out, in ticks.
+    fn times(units: &[AccessUnit]) -> Vec<u64> {
+        let mut timeline = Timeline::new(188);
+        for unit in units {
+            timeline.video(unit, Rate::new(25, 1), false).expect("room");
+        }
+        timeline.finish().expect("room");
+        let total = timeline.total();
+        let table = Table::open(timeline.writer.finish(total).into()).expect("a table");
+        (0..table.frames()).filter_map(|n| table.frame(n)).map(|frame| frame.time).collect()
+    }
+
+    fn run(pts: &[u64]) -> Vec<AccessUnit> {
+        let kind = |n| if n == 0 { Kind::Instant } else { Kind::Inter };
+        pts.iter().enumerate().map(|(n, &pts)| unit(n as u64, pts, kind(n))).collect()
+    }
+
+    #[test]
+    fn the_33rd_bit_wraps() {
+        let top = (1 << 33) - 3600;
+        assert_eq!(times(&run(&[top, 0, 3600])), [0, 3600, 7200]);
+    }
+
+    #[test]
+    fn a_gap_is_kept_and_a_jump_is_closed() {
+        assert_eq!(times(&run(&[0, 3600, 3600 + 900_000])), [0, 3600, 903_600]);
+        assert_eq!(times(&run(&[0, 3600, 3600 + 900_001])), [0, 3600, 7200]);
+        assert_eq!(times(&run(&[2_000_000, 2_003_600, 90_000, 93_600])), [0, 3600, 7200, 10_800]);
+    }
+
+    #[test]
+    fn a_marked_time_base_closes_a_small_gap() {
+        let mut units = run(&[0, 3600, 90_000, 93_600]);
+        units[2].pes.new_timebase = true;
+        assert_eq!(times(&units), [0, 3600, 7200, 10_800]);
+    }
+
+    #[test]
+    fn a_keyframe_before_its_past_starts_anew() {
+        let mut units = run(&[10_800, 14_400, 18_000, 9_000, 12_600]);
+        units[3] = unit(3, 9_000, Kind::Instant);
+        assert_eq!(times(&units), [0, 3600, 7200, 10_800, 14_400]);
+    }
+
+    #[test]
+    fn leading_pictures_of_the_first_keyframe_are_not_counted() {
+        let mut units = run(&[7200, 3600, 10_800]);
+        units[0] = unit(0, 7200, Kind::Open);
+        assert_eq!(times(&units), [0, 3600]);
+        // A closed group of pictures says that they decode.
+        units[0].group = Some(true);
+        assert_eq!(times(&units), [0, 3600, 7200]);
+    }
+
+    #[test]
+    fn nothing_precedes_the_first_keyframe() {
+        let mut units = run(&[0, 3600, 7200, 10_800]);
+        units.swap(0, 2);
+        (units[0], units[2]) = (unit(0, 0, Kind::Inter), unit(2, 7200, Kind::Instant));
+        assert_eq!(times(&units), [0, 3600]);
+    }
+}
