@@ -17,7 +17,7 @@ use std::ops::Range;
 pub const RANGES_MAX: usize = 16;
 
 /// Ranges with fewer bytes than this between them become one: a part's own header costs about as much (§15.3.7.2).
-/// With 0 only ranges that overlap or touch become one.
+/// 1 joins what touches, 0 only what overlaps.
 pub const COALESCE_GAP_BYTES: u64 = 80;
 
 /// What a `Range` field means for a representation of a known length.
@@ -171,8 +171,7 @@ impl Satisfiable {
         let mut last = 0;
         for i in 1..sorted.len() {
             let (start, end, place) = sorted[i];
-            let gap = start.saturating_sub(sorted[last].1);
-            if gap == 0 || gap < COALESCE_GAP_BYTES {
+            if start < sorted[last].1.saturating_add(COALESCE_GAP_BYTES) {
                 sorted[last].1 = sorted[last].1.max(end);
                 sorted[last].2 = sorted[last].2.min(place);
             } else {

@@ -529,6 +529,9 @@ fn hostile_bytes_take_bounded_time() {
     }
 }
 
+/// Writes access unit `n` of these, or nothing if it went with the one before.
+type Layout = fn(&mut Muxer, usize, &[(u64, u64, Vec<u8>)]);
+
 /// A multiplexer that cuts an elementary stream into PES packets as it is told.
 struct Muxer {
     out: Vec<u8>,
@@ -639,7 +642,7 @@ fn access_units_and_pes_packets_need_not_match() {
     for (codec, stream_type, options, delimiter) in codecs {
         let source = make(dir.path(), &format!("{codec}.ts"), "25", "4", options);
         let units = access_units(&source, codec, delimiter);
-        let layouts: [(&str, fn(&mut Muxer, usize, &[(u64, u64, Vec<u8>)])); 4] = [
+        let layouts: [(&str, Layout); 4] = [
             ("two in one", |muxer, n, units| {
                 if n % 2 == 0 {
                     let data: Vec<u8> = units[n..units.len().min(n + 2)].iter().flat_map(|u| u.2.clone()).collect();
@@ -684,4 +687,48 @@ fn cut_and_continued() {
     assert_eq!(opened.table.frames(), frames_of(&path).len() as u64);
     assert_eq!(opened.table.frames(), 100);
     assert_eq!(opened.frame(50).keyframe.offset, data.len() as u64 - 61 + 188);
+}
+
+#[test]
+fn gradual_refresh() {
+    let dir = directory();
+    let options = "-c:v libx264 -preset veryfast -x264-params intra-refresh=1:keyint=20:bframes=2 -c:a aac";
+    let path = make(dir.path(), "refresh.ts", "25", "4", options);
+    check_frames(&path);
+    let data = std::fs::read(&path).expect("read");
+    let cut = dir.path().join("cut.ts");
+    std::fs::write(&cut, &data[data.len() * 3 / 10 / 188 * 188..]).expect("written");
+    let opened = Opened::at(&cut);
+    assert_eq!(opened.table.frames(), frames_of(&cut).len() as u64);
+}
+
+#[test]
+fn unequally_spaced() {
+    let dir = directory();
+    let options = format!("{X264} -vf select='lt(n\\,50)+not(mod(n\\,3))' -vsync vfr -g 25 -bf 2");
+    let opened = check(&make(dir.path(), "vfr.ts", "25", "8", &options));
+    assert!(opened.summary.tracks[0].variable_rate);
+    assert_eq!(opened.rate(), Rate { num: 25, den: 1 });
+    // Frame 51 of the source is the first after the 50 that are kept whole.
+    assert_eq!(opened.frame(50).timecode.as_deref(), Some("00:00:02:01"));
+}
+
+/// Without sequence parameters in front of it a keyframe is no place to start.
+#[test]
+fn parameters_only_once() {
+    let dir = directory();
+    let source = make(dir.path(), "once.ts", "25", "4", "-c:v libx264 -preset veryfast -g 25 -bf 2");
+    let mut muxer = Muxer::new(0x1b);
+    for (n, (pts, dts, data)) in access_units(&source, "h264", &[0, 0, 0, 1, 9]).iter().enumerate() {
+        let mut starts: Vec<usize> = (0..data.len()).filter(|&at| data[at..].starts_with(&[0, 0, 1])).collect();
+        starts.push(data.len());
+        let units = starts.windows(2).map(|s| &data[s[0]..s[1]]);
+        let kept: Vec<u8> = units.filter(|unit| n == 0 || !matches!(unit[3] & 31, 7 | 8)).flatten().copied().collect();
+        muxer.pes(Some(*pts), Some(*dts), &kept);
+    }
+    let path = dir.path().join("stripped.ts");
+    std::fs::write(&path, muxer.out).expect("written");
+    let opened = check_frames(&path);
+    assert_eq!(opened.summary.tracks[0].keyframes, 4);
+    assert!((0..100).all(|n| opened.frame(n).keyframe.frame == Some(0)));
 }

@@ -282,11 +282,20 @@ fn vui_rate(bits: &mut Bits<'_>) -> Option<Rate> {
 mod tests {
     use super::*;
 
-    /// SPS of an x264 stream (320x180, 25 fps, High); ffprobe says profile High, level 13, 320x180, 25/1.
-    const SPS: &str = "64000dacd9414181de7800000300080000030190f14299600";
+    /// SPS of an x264 stream (320x180, 25 fps, High); ffprobe says profile High, level 12, 320x180, 25/1.
+    const SPS: &str = "64000cacd941419f9f011000000300100000030320f1429960";
 
     fn hex(text: &str) -> Vec<u8> {
         (0..text.len() / 2).map(|n| u8::from_str_radix(&text[2 * n..2 * n + 2], 16).expect("hex")).collect()
+    }
+
+    #[test]
+    fn parameters_as_ffprobe_reads_them() {
+        let mut parser = Parser::default();
+        assert_eq!(parser.unit(&[&[0x67], &hex(SPS)[..]].concat()), Unit::Prefix(Prefix::Parameters));
+        let format = parser.format.expect("a format");
+        assert_eq!((format.width, format.height, format.rate), (320, 180, Rate::new(25, 1)));
+        assert_eq!(format.codec, "avc1.64000c");
     }
 
     #[test]

@@ -26,6 +26,8 @@ const JUMP: i64 = 10 * CLOCK as i64;
 const STEP_BACK: i64 = CLOCK as i64 / 10;
 /// Frames that may be decoded between two that are shown one after the other; decoders hold 16 at most.
 const REORDER: usize = 64;
+/// Frames that a decoder holds at most.
+const DECODER_FRAMES: usize = 16;
 /// Distinct frame distances that are counted.
 const DISTANCES: usize = 64;
 /// Frame duration where nothing is known: 25 per second.
@@ -42,6 +44,8 @@ pub struct Timeline {
     start: Start,
     key: Option<CurrentKey>,
     gradual: Option<Gradual>,
+    /// Frames of a first refresh under way; those shown after its end count.
+    held: Vec<Pending>,
     shown: Shown,
     /// Keyframes shown, whether or not decoding can start there.
     pub keyframes: u64,
@@ -57,6 +61,8 @@ struct Pending {
     size: u64,
     /// Index of its own entry point.
     key: Option<u32>,
+    /// It is itself not right when decoding starts there.
+    refreshing: bool,
     /// Index of an entry point from which this frame is the first, so far, that decodes.
     cleans: Option<u32>,
 }
@@ -115,6 +121,7 @@ impl Timeline {
             start: Start::Waiting,
             key: None,
             gradual: None,
+            held: Vec::new(),
             shown: Shown::default(),
             keyframes: 0,
         }
@@ -150,6 +157,7 @@ impl Timeline {
             Sync::Gradual(frames) => {
                 if unit.parameters || !decoding {
                     pending.key = self.add_key(unit, Key::UNKNOWN);
+                    pending.refreshing = true;
                     self.gradual = pending.key.map(|index| Gradual { index, frames, number: picture.number });
                 }
                 self.keyframes += u64::from(decoding);
@@ -162,14 +170,22 @@ impl Timeline {
                     (Leading::Decodable, Some(key)) => pending.cleans = key.index,
                     _ => {}
                 }
-                if let Some(index) = self.advance_gradual(picture.number) {
+                // A picture that is no reference has the number of the reference behind it.
+                let complete = if picture.reference { self.advance_gradual(picture.number) } else { None };
+                if let Some(index) = complete {
                     pending.cleans = Some(index);
                     self.start = Start::Decoding;
+                    for held in std::mem::take(&mut self.held) {
+                        if (held.segment, held.pts) > (segment, pts) {
+                            self.queue(held)?;
+                        }
+                    }
                 }
             }
         }
         if self.start == Start::Waiting {
             if !shows_all {
+                self.hold(pending);
                 return Ok(());
             }
             if self.writer.keys.is_empty() {
@@ -177,6 +193,16 @@ impl Timeline {
             }
         }
         self.queue(pending)
+    }
+
+    /// Keeps what a decoder may hold back.
+    fn hold(&mut self, pending: Pending) {
+        if self.gradual.is_some() {
+            if self.held.len() == DECODER_FRAMES {
+                self.held.remove(0);
+            }
+            self.held.push(pending);
+        }
     }
 
     /// Takes one PES packet of a stream in which everything is a keyframe.
@@ -193,13 +219,15 @@ impl Timeline {
         while let Some(Reverse(next)) = self.heap.pop() {
             self.show(next)?;
         }
+        // ffmpeg shows nothing of a refresh that is complete only with the last frame.
+        let last = self.writer.count().saturating_sub(1);
+        self.writer.keys.retain(|key| key.clean_from < last || key.clean_from == last && key.frame == last);
         // An entry point that was never shown itself is named by the first frame that decodes from it.
         for key in &mut self.writer.keys {
             if key.frame == Key::UNKNOWN {
                 key.frame = key.clean_from;
             }
         }
-        self.writer.keys.retain(|key| key.clean_from != Key::UNKNOWN);
         Ok(())
     }
 
@@ -229,7 +257,7 @@ impl Timeline {
     fn pending(&mut self, unit: &AccessUnit, segment: u32, pts: i64) -> Pending {
         self.sequence += 1;
         let (offset, size) = (unit.pes.offset, unit.end.saturating_sub(unit.pes.offset));
-        Pending { segment, pts, sequence: self.sequence, offset, size, key: None, cleans: None }
+        Pending { segment, pts, sequence: self.sequence, offset, size, key: None, refreshing: false, cleans: None }
     }
 
     fn add_key(&mut self, unit: &AccessUnit, clean_from: u32) -> Option<u32> {
@@ -297,7 +325,7 @@ impl Timeline {
         self.writer.push(Frame { offset: next.offset, size: next.size, time: self.shown.time as u64 })?;
         if let Some(key) = next.key.and_then(|n| self.writer.keys.get_mut(n as usize)) {
             key.frame = number;
-            if self.gradual.is_none_or(|gradual| Some(gradual.index) != next.key) {
+            if !next.refreshing {
                 key.clean_from = key.clean_from.min(number);
             }
         }
@@ -449,5 +477,91 @@ impl OrderCount {
         if known || self.anchor.is_none() {
             self.anchor = Some((order, pts));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::Pes;
+    use super::super::picture::{Parity, Picture};
+    use super::super::table::Table;
+    use super::*;
+
+    fn unit(number: u64, pts: u64, kind: Kind) -> AccessUnit {
+        let pes =
+            Pes { offset: number * 188, entry: number * 188, pts: Some(pts), number: number + 1, ..Pes::default() };
+        let leading = Leading::Unmarked;
+        let picture = Picture { kind, leading, field: None::<Parity>, number: 0, order: None, reference: true };
+        AccessUnit {
+            pes,
+            end: number * 188 + 188,
+            parameters: kind != Kind::Inter,
+            recovery: None,
+            group: None,
+            after_end: false,
+            picture: Some(picture),
+        }
+    }
+
+    /// Times of the frames that come out, in ticks.
+    fn times(units: &[AccessUnit]) -> Vec<u64> {
+        let mut timeline = Timeline::new(188);
+        for unit in units {
+            timeline.video(unit, Rate::new(25, 1), false).expect("room");
+        }
+        timeline.finish().expect("room");
+        let total = timeline.total();
+        let table = Table::open(timeline.writer.finish(total).into()).expect("a table");
+        (0..table.frames()).filter_map(|n| table.frame(n)).map(|frame| frame.time).collect()
+    }
+
+    fn run(pts: &[u64]) -> Vec<AccessUnit> {
+        let kind = |n| if n == 0 { Kind::Instant } else { Kind::Inter };
+        pts.iter().enumerate().map(|(n, &pts)| unit(n as u64, pts, kind(n))).collect()
+    }
+
+    #[test]
+    fn the_33rd_bit_wraps() {
+        let top = (1 << 33) - 3600;
+        assert_eq!(times(&run(&[top, 0, 3600])), [0, 3600, 7200]);
+    }
+
+    #[test]
+    fn a_gap_is_kept_and_a_jump_is_closed() {
+        assert_eq!(times(&run(&[0, 3600, 3600 + 900_000])), [0, 3600, 903_600]);
+        assert_eq!(times(&run(&[0, 3600, 3600 + 900_001])), [0, 3600, 7200]);
+        assert_eq!(times(&run(&[2_000_000, 2_003_600, 90_000, 93_600])), [0, 3600, 7200, 10_800]);
+    }
+
+    #[test]
+    fn a_marked_time_base_closes_a_small_gap() {
+        let mut units = run(&[0, 3600, 90_000, 93_600]);
+        units[2].pes.new_timebase = true;
+        assert_eq!(times(&units), [0, 3600, 7200, 10_800]);
+    }
+
+    #[test]
+    fn a_keyframe_before_its_past_starts_anew() {
+        let mut units = run(&[10_800, 14_400, 18_000, 9_000, 12_600]);
+        units[3] = unit(3, 9_000, Kind::Instant);
+        assert_eq!(times(&units), [0, 3600, 7200, 10_800, 14_400]);
+    }
+
+    #[test]
+    fn leading_pictures_of_the_first_keyframe_are_not_counted() {
+        let mut units = run(&[7200, 3600, 10_800]);
+        units[0] = unit(0, 7200, Kind::Open);
+        assert_eq!(times(&units), [0, 3600]);
+        // A closed group of pictures says that they decode.
+        units[0].group = Some(true);
+        assert_eq!(times(&units), [0, 3600, 7200]);
+    }
+
+    #[test]
+    fn nothing_precedes_the_first_keyframe() {
+        let mut units = run(&[0, 3600, 7200, 10_800]);
+        units.swap(0, 2);
+        (units[0], units[2]) = (unit(0, 0, Kind::Inter), unit(2, 7200, Kind::Instant));
+        assert_eq!(times(&units), [0, 3600]);
     }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds every fuzz target and runs each for a short time, two at once: fuzz/run [SECONDS [TARGET…]]
+# Builds every fuzz target and runs each for a short time, two at once: fuzz/run.sh [SECONDS [TARGET…]]
 # The committed corpus is read only; what a run finds goes to fuzz/target/corpus, a failing input to fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")"
