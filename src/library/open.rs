@@ -116,9 +116,10 @@ impl Library {
             changed: Mutex::new(messages.clone()),
         });
         let listing = root.scan();
-        let changes = listing.files.into_iter().map(|found| {
-            super::catalogue::Change::Put(Arc::new(Video::new(found, false, Arc::clone(&opener))))
-        });
+        let changes = listing
+            .files
+            .into_iter()
+            .map(|found| super::catalogue::Change::Put(Arc::new(Video::new(found, false, Arc::clone(&opener)))));
         let catalogue = Catalogue::default().changed(changes.collect());
         let indexes = Kind { used: |video| video.index.used(), clear: |video| video.index.clear() };
         let inner = Inner {

@@ -24,7 +24,8 @@ NGINX_VARIANTS = {
 NGINX_COLD_VARIANTS = {
     "sendfile": "sendfile on; tcp_nopush off;",
     "aio threads": "sendfile on; tcp_nopush off; aio threads;",
-    "aio threads, directio": "sendfile on; tcp_nopush off; aio threads; directio 4m; output_buffers 2 1m;",
+    "aio threads, directio": "sendfile on; tcp_nopush off; aio threads; output_buffers 2 1m;"
+                             " location /cold.bin { open_file_cache off; directio 4m; }",
 }
 
 NGINX_CONF = """

@@ -69,7 +69,8 @@ mod tests {
     fn sizes_are_those_of_the_nested_content() {
         let mut boxes = Boxes::new();
         boxes.boxed(b"moof", |b| b.full(b"mfhd", 0, 0, |b| b.u32(7)));
-        let expected = [0, 0, 0, 24, b'm', b'o', b'o', b'f', 0, 0, 0, 16, b'm', b'f', b'h', b'd', 0, 0, 0, 0, 0, 0, 0, 7];
+        let expected =
+            [0, 0, 0, 24, b'm', b'o', b'o', b'f', 0, 0, 0, 16, b'm', b'f', b'h', b'd', 0, 0, 0, 0, 0, 0, 0, 7];
         assert_eq!(boxes.into_bytes(), expected);
     }
 }

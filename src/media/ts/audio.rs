@@ -25,9 +25,11 @@ struct Header {
     codec: String,
 }
 
+type Parse = fn(&[u8; HEADER]) -> Option<Header>;
+
 /// Walks from frame header to frame header.
 pub struct Frames {
-    parse: Option<fn(&[u8; HEADER]) -> Option<Header>>,
+    parse: Option<Parse>,
     held: [u8; HEADER],
     len: usize,
     /// Bytes of the current frame that are still to come.
@@ -39,7 +41,7 @@ pub struct Frames {
 
 impl Frames {
     pub fn new(coding: Coding) -> Self {
-        let parse: Option<fn(&[u8; HEADER]) -> Option<Header>> = match coding {
+        let parse: Option<Parse> = match coding {
             Coding::Aac => Some(adts),
             Coding::MpegAudio => Some(mpeg),
             Coding::Ac3 | Coding::EAc3 => Some(ac3),

@@ -108,7 +108,7 @@ impl Writer {
     /// `None` if the frame does not fit into the block; the wide mark if it fits into none.
     fn pack(&self, (base, start): (u64, u64), frame: Frame) -> Option<u64> {
         let stride = self.stride as i64;
-        if frame.size % self.stride != 0 || frame.size / self.stride >= 1 << SIZE_BITS {
+        if !frame.size.is_multiple_of(self.stride) || frame.size / self.stride >= 1 << SIZE_BITS {
             return Some(WIDE_MARK);
         }
         let delta = i64::try_from(frame.offset).ok()?.checked_sub(i64::try_from(base).ok()?)?;

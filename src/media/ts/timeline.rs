@@ -99,6 +99,8 @@ struct Shown {
     time: i64,
     distances: BTreeMap<i64, u64>,
     total: u64,
+    /// The most frequent distance, as of a short while ago.
+    mode: Option<i64>,
 }
 
 impl Timeline {
@@ -232,7 +234,7 @@ impl Timeline {
 
     fn add_key(&mut self, unit: &AccessUnit, clean_from: u32) -> Option<u32> {
         let index = u32::try_from(self.writer.keys.len()).ok()?;
-        let Some(pes) = Some(unit.pes).filter(|pes| pes.number > 0) else { return None };
+        let pes = unit.pes;
         self.writer.keys.push(Key { entry: pes.entry, sample: pes.offset, frame: Key::UNKNOWN, clean_from });
         Some(index)
     }
@@ -267,16 +269,15 @@ impl Timeline {
 
     fn duration(&self) -> i64 {
         let nominal = self.nominal.map(|rate| i64::from(CLOCK) * i64::from(rate.den) / i64::from(rate.num.max(1)));
-        let measured = self.shown.typical().map(|(mode, ..)| mode);
-        measured.or(nominal).unwrap_or(DEFAULT_DURATION).clamp(1, i64::from(CLOCK) * 10)
+        self.shown.mode.or(nominal).unwrap_or(DEFAULT_DURATION).clamp(1, i64::from(CLOCK) * 10)
     }
 
     fn queue(&mut self, pending: Pending) -> Result<(), Full> {
         self.heap.push(Reverse(pending));
-        if self.heap.len() > REORDER {
-            if let Some(Reverse(next)) = self.heap.pop() {
-                self.show(next)?;
-            }
+        if self.heap.len() > REORDER
+            && let Some(Reverse(next)) = self.heap.pop()
+        {
+            self.show(next)?;
         }
         Ok(())
     }
@@ -341,6 +342,9 @@ impl Shown {
                 *count -= 1;
                 *count > 0
             });
+        }
+        if self.total < 64 || self.total.is_multiple_of(64) {
+            self.mode = self.typical().map(|(mode, ..)| mode);
         }
     }
 

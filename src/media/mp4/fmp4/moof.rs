@@ -84,12 +84,7 @@ fn append(pieces: &mut VecDeque<Piece>, sample: &Sample) {
 
 type Runs = [(TrackKindOut, Vec<Sample>)];
 
-fn head(
-    n: usize,
-    fragment: &Fragment,
-    timecode: Option<TimecodeSample>,
-    runs: &Runs,
-) -> Result<Vec<u8>, SeekError> {
+fn head(n: usize, fragment: &Fragment, timecode: Option<TimecodeSample>, runs: &Runs) -> Result<Vec<u8>, SeekError> {
     let changed = || SeekError::Damaged("the samples are not those that the chunk was planned with".to_owned());
     let timecode_bytes = if timecode.is_some() { TIMECODE_BYTES } else { 0 };
     let media: u64 = runs.iter().flat_map(|(_, samples)| samples).map(|s| u64::from(s.size)).sum();
@@ -102,8 +97,7 @@ fn head(
         b.full(b"mfhd", 0, 0, |b| b.u32(u32::try_from(n + 1).unwrap_or(u32::MAX)));
         if let Some(timecode) = timecode {
             let track = TrackKindOut { id: timecode.track_id, ..TIMECODE_TRACK };
-            let sample =
-                Sample { offset: 0, size: 4, dts: 0, cts_offset: 0, duration: timecode.duration, sync: true };
+            let sample = Sample { offset: 0, size: 4, dts: 0, cts_offset: 0, duration: timecode.duration, sync: true };
             traf(b, track, &[sample], &mut data);
         }
         for (track, samples) in runs {

@@ -86,7 +86,8 @@ pub(crate) fn plan(
     }
     let lead = tracks[0].timescale;
     header.duration_ms = u64::try_from(i128::from(planner.end) * 1000 / i128::from(lead.max(1))).unwrap_or(0);
-    let timecode = planner.timecode.map(|t| TimecodeSample { duration: timecode_ticks(&header, planner.end, lead), ..t });
+    let timecode =
+        planner.timecode.map(|t| TimecodeSample { duration: timecode_ticks(&header, planner.end, lead), ..t });
     Ok(Fmp4 {
         init: Bytes::from(init::segment(&header)),
         tracks,
