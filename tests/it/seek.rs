@@ -147,7 +147,10 @@ impl Starts {
             let pid = u16::from_be_bytes([head[1], head[2]]) & 0x1FFF;
             match pid {
                 0 => start = at,
-                0x11 | 0x1000 => {}
+                // ffmpeg's SDT, and its PMT: in M2TS mode, where 0x1011 is the video, or else, where 0x100 is.
+                0x11 => {}
+                0x100 if self.unit == 192 => {}
+                0x1000 if self.unit == 188 => {}
                 _ => break,
             }
         }

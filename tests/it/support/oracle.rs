@@ -79,8 +79,8 @@ impl Oracle {
     }
 
     /// The frame that decoding of `frame` must begin with, or none when it is hidden by an edit list: the last key
-    /// frame that is not after it in the file, or the one before that when `frame` is a leading picture (shown before its key
-    /// frame, hence referring to what came earlier).
+    /// frame that is not after it in the file, or the one before that when `frame` is a leading picture (shown before
+    /// its key frame, hence referring to what came earlier).
     pub fn key_of(&self, frame: usize) -> Option<usize> {
         let wanted = &self.frames[frame];
         let mut keys: Vec<usize> = (0..self.frames.len())
