@@ -4,12 +4,11 @@
 //! Drain: SIGTERM or SIGINT → readyz 503 → no new connections → responses in flight finish → exit.
 
 use crate::config::Config;
-use crate::http::admin::AdminService;
+use crate::http::admin::{self, AdminService};
 use crate::http::credentials::WriteKey;
 use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
-use crate::http::{admin_routes, media_routes};
 use crate::library::{self, Library, LibraryConfig};
 use crate::net::{Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
@@ -126,16 +125,16 @@ fn library_config(config: &Config) -> LibraryConfig {
 
 /// One thread, one runtime and one listener per core; all share the edge.
 fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) -> io::Result<Cores> {
-    let routes = media_routes(Arc::clone(edge));
     let peers = Arc::new(Peers::new(edge.config.peer_requests_per_second));
     let tasks = listeners.sockets.into_iter().map(|listener| {
+        let (shared, peers) = (Arc::clone(edge), Arc::clone(&peers));
         let server = Server {
-            service: EdgeService::new(routes.clone(), Arc::clone(edge), Arc::clone(&peers)),
+            service: move |conn| EdgeService::new(Arc::clone(&shared), Arc::clone(&peers), conn),
             limits: limits(&edge.config),
             traffic: Arc::clone(&traffic),
             drain: edge.drain.clone(),
         };
-        move || serve(server, listener)
+        move || ended(server.run(listener))
     });
     Cores::start("core", edge.config.pin, tasks.collect())
 }
@@ -147,27 +146,19 @@ fn start_admin(
     token: Option<WriteKey>,
     end: CancellationToken,
 ) -> io::Result<Cores> {
-    let routes = admin_routes(Arc::clone(edge));
+    let routes = admin::routes(Arc::clone(edge));
     let tasks = listeners.sockets.into_iter().map(|listener| {
         let service = AdminService::new(routes.clone(), token.clone());
+        let service = move |_| service.clone();
         let server = Server { service, limits: limits(&edge.config), traffic: Arc::default(), drain: end.clone() };
-        move || serve(server, listener)
+        move || ended(server.run(listener))
     });
     Cores::start("admin", false, tasks.collect())
 }
 
-async fn serve<S, B>(server: Server<S>, listener: std::net::TcpListener)
-where
-    S: hyper::service::Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>>
-        + Clone
-        + Send
-        + 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    if let Err(error) = server.run(listener).await {
+/// A listener that cannot be served is logged; the others go on.
+async fn ended(serving: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = serving.await {
         tracing::error!(%error, "serve a listener");
     }
 }

@@ -3,13 +3,14 @@
 
 use super::credentials::{self, Access, WriteKey};
 use super::problem::Problem;
-use super::state::{Answer, Edge, text_of};
+use super::state::Edge;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use http::header::AUTHORIZATION;
-use http::{Request, Response};
+use axum::routing::get;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,9 +20,35 @@ use tower_service::Service;
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+type Answer = Result<Response<Body>, Problem>;
+
+/// The routes of the admin listener.
+pub fn routes(edge: Arc<Edge>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
+        .fallback(async || Problem::not_found("nothing is here; there are /metrics, /healthz and /readyz"))
+        .with_state(edge)
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        Problem::into_response(self).map(Body::from)
+    }
+}
+
+fn text_of(text: impl Into<Body>, content_type: &'static str) -> Answer {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
 /// 200 as long as the process answers at all.
 pub async fn healthz() -> Answer {
-    text_of("ok\n", "text/plain; charset=utf-8", "no-store")
+    text_of("ok\n", "text/plain; charset=utf-8")
 }
 
 /// 200 when new viewers are welcome, 503 from the moment the server drains.
@@ -29,14 +56,14 @@ pub async fn readyz(State(edge): State<Arc<Edge>>) -> Answer {
     if edge.drain.is_cancelled() {
         return Err(Problem::unavailable("draining: responses in flight are finished, new ones are not begun", 5));
     }
-    text_of("ready\n", "text/plain; charset=utf-8", "no-store")
+    text_of("ready\n", "text/plain; charset=utf-8")
 }
 
 /// OpenMetrics text.
 pub async fn metrics(State(edge): State<Arc<Edge>>) -> Answer {
     edge.metrics.videos.store(edge.library.catalogue().len() as u64, Relaxed);
     let text = edge.metrics.render().map_err(|_| Problem::unavailable("the metrics could not be rendered", 1))?;
-    text_of(text, METRICS_TYPE, "no-store")
+    text_of(text, METRICS_TYPE)
 }
 
 /// The service of the admin listener: with a token configured, every route but the probes asks for it.

@@ -1,19 +1,18 @@
 //! `/videos/{id}/chunk` and `/videos/{id}/seek`: a run of bytes, by byte offset or by moment.
 
-use super::id::{self, Id};
+use super::answer::{Answer, Call, header, json};
+use super::id;
 use super::problem::Problem;
 use super::query::{Query, QueryError, invalid};
 use super::representation::{Content, Representation};
-use super::state::{Answer, Edge, header, json};
+use super::state::Edge;
 use super::videos::{self, seconds};
 use crate::library::Video;
 use crate::media::index::{Position, Seek, SeekError};
 use crate::media::time::{DecimalTime, Label};
 use crate::store::MappedFile;
-use axum::extract::State;
+use http::HeaderValue;
 use http::header::{CONTENT_LOCATION, HeaderName};
-use http::request::Parts;
-use http::{HeaderValue, Uri};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,9 +30,9 @@ enum Start {
 }
 
 /// `GET, HEAD /videos/{id}/chunk`
-pub async fn chunk(State(edge): State<Arc<Edge>>, Id(id): Id, request: Parts) -> Answer {
-    let video = videos::find(&edge, &id)?;
-    let query = Query::parse(request.uri.query())?;
+pub async fn chunk(call: &Call) -> Answer {
+    let video = videos::find(call)?;
+    let query = Query::parse(call.uri.query())?;
     let start = start(&query, &["offset", "timecode", "time", "frame"])?;
     let form = query.one_of("as", &["bytes", "fmp4"])?.unwrap_or("bytes");
     let size = query.u64_in("size", 1..=u64::MAX)?;
@@ -44,7 +43,7 @@ pub async fn chunk(State(edge): State<Arc<Edge>>, Id(id): Id, request: Parts) ->
     let (offset, seek) = match &start {
         Start::Offset(offset) => (*offset, None),
         Start::Moment { position, .. } => {
-            let seek = resolve(&edge, &video, &file, *position).await?;
+            let seek = resolve(&call.edge, &video, &file, *position).await?;
             (seek.keyframe.offset, Some(seek))
         }
     };
@@ -66,21 +65,21 @@ pub async fn chunk(State(edge): State<Arc<Edge>>, Id(id): Id, request: Parts) ->
         content_type: videos::content_type(&video),
         etag: header(etag)?,
         modified: Some(video.modified()),
-        cache: videos::cache_policy(&video, &request)?,
+        cache: videos::cache_policy(&video, call)?,
         more,
         file,
     };
-    representation.answer(&edge, &request)
+    representation.answer(call)
 }
 
 /// `GET, HEAD /videos/{id}/seek`
-pub async fn seek(State(edge): State<Arc<Edge>>, Id(id): Id, uri: Uri) -> Answer {
-    let video = videos::find(&edge, &id)?;
-    let query = Query::parse(uri.query())?;
+pub async fn seek(call: &Call) -> Answer {
+    let video = videos::find(call)?;
+    let query = Query::parse(call.uri.query())?;
     let position = start(&query, &["timecode", "time", "frame"])?.position()?.1;
     let file = videos::open(&video).await?;
-    let seek = resolve(&edge, &video, &file, position).await?;
-    json(&seek_json(&id, &seek), "no-cache")
+    let seek = resolve(&call.edge, &video, &file, position).await?;
+    json(&seek_json(video.id(), &seek), "no-cache")
 }
 
 impl Start {

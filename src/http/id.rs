@@ -1,9 +1,9 @@
 //! The id of a video in a path: one segment, `/` written as `%2F`, looked up and never joined to a path.
 
 use super::problem::Problem;
-use axum::extract::FromRequestParts;
-use http::request::Parts;
+use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use std::borrow::Cow;
 
 /// Longest id that is looked up, decoded; Linux's own limit for a path.
 const ID_BYTES_MAX: usize = 4096;
@@ -11,20 +11,12 @@ const ID_BYTES_MAX: usize = 4096;
 /// What stays as it is in a link (RFC 3986 unreserved).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// `{id}` of the matched path, decoded.
-pub struct Id(pub String);
-
-impl<S: Sync> FromRequestParts<S> for Id {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // Every route with an id is /videos/{id} or below it.
-        let raw = parts.uri.path().split('/').nth(2).unwrap_or_default();
-        decode(raw).map(Id)
-    }
+/// The `{id}` of `/videos/{id}` and of every route below it, decoded.
+pub fn of(uri: &Uri) -> Result<Cow<'_, str>, Problem> {
+    decode(uri.path().split('/').nth(2).unwrap_or_default())
 }
 
-fn decode(raw: &str) -> Result<String, Problem> {
+fn decode(raw: &str) -> Result<Cow<'_, str>, Problem> {
     let id = percent_decode_str(raw)
         .decode_utf8()
         .map_err(|_| Problem::bad_request("the id is not UTF-8 once %XX is decoded"))?;
@@ -37,7 +29,7 @@ fn decode(raw: &str) -> Result<String, Problem> {
     if id.len() > ID_BYTES_MAX {
         return Err(Problem::uri_too_long(format!("an id has at most {ID_BYTES_MAX} bytes")));
     }
-    Ok(id.into_owned())
+    Ok(id)
 }
 
 /// An id as it stands in a link.

@@ -1,16 +1,17 @@
-//! THE EDGE: the only directory that knows axum, and the only one that speaks HTTP's words.
+//! THE EDGE: the only directory that speaks HTTP's words, and the only one that knows axum.
 //!
-//! A request passes `service`, is routed by the table below, and its handler (one file per URL family) turns query
-//! and headers into a call on `library` or `media`, and the outcome into an answer. Does not belong here: how bytes
-//! are found, read or written.
+//! A request of the media listener passes `service`, is routed by the table below, and its handler (one file per URL
+//! family) turns query and headers into a call on `library` or `media`, and the outcome into an answer. The admin
+//! listener's routes are in `admin`. Does not belong here: how bytes are found, read or written.
 
 pub mod admin;
-pub mod body;
+pub mod answer;
 pub mod chunk;
 pub mod conditional;
 pub mod cors;
 pub mod credentials;
 pub mod id;
+pub mod media_body;
 pub mod multipart;
 pub mod page;
 pub mod peers;
@@ -23,39 +24,34 @@ pub mod state;
 pub mod upload;
 pub mod videos;
 
-use axum::Router;
-use axum::routing::get;
-use state::Edge;
-use std::sync::Arc;
+use crate::observe::metrics::Route;
+use answer::{Answer, Call, other_method};
+use http::Method;
+use problem::Problem;
 
-/// The routes of the media listener.
-pub fn media_routes(edge: Arc<Edge>) -> Router {
-    Router::new()
-        .route("/", get(page::index).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route("/weir.js", get(page::script).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route("/weir.css", get(page::style).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route("/videos", get(videos::list).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route(
-            "/videos/{id}",
-            get(videos::one)
-                .put(upload::put)
-                .delete(upload::delete)
-                .fallback(|method| state::only_methods(method, "GET, HEAD, PUT, DELETE")),
-        )
-        .route("/videos/{id}/file", get(videos::file).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route("/videos/{id}/chunk", get(chunk::chunk).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route("/videos/{id}/seek", get(chunk::seek).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route("/videos/{id}/upload", get(upload::missing).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .fallback(state::nowhere)
-        .with_state(edge)
-}
+const READ: &str = "GET, HEAD, OPTIONS";
+const READ_WRITE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
-/// The routes of the admin listener.
-pub fn admin_routes(edge: Arc<Edge>) -> Router {
-    Router::new()
-        .route("/healthz", get(admin::healthz).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route("/readyz", get(admin::readyz).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .route("/metrics", get(admin::metrics).fallback(|method| state::only_methods(method, "GET, HEAD")))
-        .fallback(state::nowhere)
-        .with_state(edge)
+/// The route table of the media listener. HEAD is answered like GET; hyper leaves the body out.
+async fn route(route: Route, call: Call) -> Answer {
+    let method = call.method.clone();
+    let read = method == Method::GET || method == Method::HEAD;
+    match route {
+        Route::Page if read => page::index(&call),
+        Route::Script if read => Ok(page::script()),
+        Route::Style if read => Ok(page::style()),
+        Route::Videos if read => videos::list(&call),
+        Route::Video if read => videos::one(&call).await,
+        Route::Video if method == Method::PUT => upload::put(call).await,
+        Route::Video if method == Method::DELETE => upload::delete(&call).await,
+        Route::File if read => videos::file(&call).await,
+        Route::Chunk if read => chunk::chunk(&call).await,
+        Route::Seek if read => chunk::seek(&call).await,
+        Route::Upload if read => upload::missing(&call).await,
+        Route::Video => other_method(&method, READ_WRITE),
+        Route::Other => {
+            Err(Problem::not_found(format!("nothing is at {}; the page at / lists what there is", call.uri.path())))
+        }
+        _ => other_method(&method, READ),
+    }
 }

@@ -1,16 +1,15 @@
 //! The page at `/`: the videos, a player for each, a box that jumps to a timecode. Plain HTML that reads without the
 //! script; names come from files, so everything is escaped.
 
+use super::answer::{Answer, Body, Call, text_of};
 use super::id;
-use super::state::{Answer, Edge, text_of};
+
 use super::videos::version;
 use crate::library::{IndexState, Video};
 use crate::media::index::{Summary, TrackKind};
-use axum::extract::State;
-use http::HeaderValue;
 use http::header::CONTENT_SECURITY_POLICY;
+use http::{HeaderValue, Response};
 use std::fmt::Write;
-use std::sync::Arc;
 
 const PAGE: &str = include_str!("../../assets/page/index.html");
 const STYLE: &str = include_str!("../../assets/page/weir.css");
@@ -19,8 +18,8 @@ const SCRIPT: &str = include_str!("../../assets/page/weir.js");
 const SHOWN_MAX: usize = 500;
 
 /// `GET /`
-pub async fn index(State(edge): State<Arc<Edge>>) -> Answer {
-    let catalogue = edge.library.catalogue();
+pub fn index(call: &Call) -> Answer {
+    let catalogue = call.edge.library.catalogue();
     let mut videos = String::new();
     for video in catalogue.videos().iter().take(SHOWN_MAX) {
         // Writing to a String cannot fail.
@@ -33,19 +32,19 @@ pub async fn index(State(edge): State<Arc<Edge>>) -> Answer {
         n => format!("{n} videos"),
     };
     let page = PAGE.replace("{{summary}}", &summary).replace("{{videos}}", &videos);
-    let mut response = text_of(page, "text/html; charset=utf-8", "no-cache")?;
+    let mut response = text_of(page, "text/html; charset=utf-8", "no-cache");
     let policy = HeaderValue::from_static("default-src 'self'; frame-ancestors 'self'");
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     Ok(response)
 }
 
 /// `GET /weir.js`
-pub async fn script() -> Answer {
+pub fn script() -> Response<Body> {
     text_of(SCRIPT, "text/javascript; charset=utf-8", "no-cache")
 }
 
 /// `GET /weir.css`
-pub async fn style() -> Answer {
+pub fn style() -> Response<Body> {
     text_of(STYLE, "text/css; charset=utf-8", "no-cache")
 }
 
@@ -75,8 +74,8 @@ fn article(page: &mut String, video: &Video) -> std::fmt::Result {
     if let (Some((label, _)), true) = (start, playable) {
         writeln!(
             page,
-            "<form><input name=\"timecode\" value=\"{}\" aria-label=\"Timecode\" autocomplete=\"off\" spellcheck=\"false\">\
-             <button>Jump</button><output></output></form>",
+            "<form><input name=\"timecode\" value=\"{}\" aria-label=\"Timecode\" autocomplete=\"off\" \
+             spellcheck=\"false\"><button>Jump</button><output></output></form>",
             escape(label)
         )?;
     }

@@ -1,6 +1,6 @@
 //! Request rate per peer address: a token bucket each, off unless configured.
 //!
-//! PURE: addresses and the current time in, a decision out. Bounded: addresses whose bucket is full again are
+//! Bounded: addresses whose bucket is full again are
 //! forgotten, and when too many are not, newcomers are let through uncounted.
 
 use std::collections::HashMap;
@@ -28,10 +28,11 @@ impl Peers {
     }
 
     /// Takes one request from the peer's bucket (twice the rate deep), or says how long to wait for the next.
-    pub fn admit(&self, peer: IpAddr, now: Instant) -> Result<(), Duration> {
-        if self.rate == 0 {
-            return Ok(());
-        }
+    pub fn admit(&self, peer: IpAddr) -> Result<(), Duration> {
+        if self.rate == 0 { Ok(()) } else { self.admit_at(peer, Instant::now()) }
+    }
+
+    fn admit_at(&self, peer: IpAddr, now: Instant) -> Result<(), Duration> {
         let rate = f64::from(self.rate);
         let depth = rate * 2.0;
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,17 +64,16 @@ mod tests {
         let peers = Peers::new(5);
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let start = Instant::now();
-        assert_eq!((0..20).filter(|_| peers.admit(a, start).is_ok()).count(), 10);
-        assert!(peers.admit(b, start).is_ok(), "another address has its own bucket");
+        assert_eq!((0..20).filter(|_| peers.admit_at(a, start).is_ok()).count(), 10);
+        assert!(peers.admit_at(b, start).is_ok(), "another address has its own bucket");
         let later = start + Duration::from_secs(1);
-        assert_eq!((0..20).filter(|_| peers.admit(a, later).is_ok()).count(), 5);
-        assert_eq!(peers.admit(a, later), Err(Duration::from_millis(200)));
+        assert_eq!((0..20).filter(|_| peers.admit_at(a, later).is_ok()).count(), 5);
+        assert_eq!(peers.admit_at(a, later), Err(Duration::from_millis(200)));
     }
 
     #[test]
     fn without_a_rate_nobody_is_counted() {
         let peers = Peers::new(0);
-        let now = Instant::now();
-        assert!((0..1000).all(|_| peers.admit(IpAddr::from([10, 0, 0, 1]), now).is_ok()));
+        assert!((0..1000).all(|_| peers.admit(IpAddr::from([10, 0, 0, 1])).is_ok()));
     }
 }

@@ -3,25 +3,25 @@
 //!
 //! `/file`, `/chunk` and `as=fmp4` differ in what the bytes are, not in how HTTP treats them: all end here.
 
-use super::body::{MediaBody, Next, Pieces};
+use super::answer::{Answer, Body, Call, empty, header};
 use super::conditional::{self, Access, Decision, EntityTag, Validators, http_date};
+use super::media_body::{MediaBody, Next, Pieces};
 use super::multipart;
 use super::problem::Problem;
 use super::range::{self, Resolved};
-use super::state::{Answer, Edge, header};
 use crate::media::slices::Piece;
-use crate::net::Conn;
 use crate::store::{MappedFile, Pool};
-use axum::body::Body;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, RANGE,
 };
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+/// Header fields of an answer, so that their map is allocated once.
+const HEADERS: usize = 14;
 
 /// Where a representation's bytes come from.
 #[derive(Clone)]
@@ -61,54 +61,54 @@ impl Representation {
     }
 
     /// The answer to GET or HEAD.
-    pub fn answer(self, edge: &Edge, request: &Parts) -> Answer {
+    pub fn answer(self, call: &Call) -> Answer {
         let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
-        match conditional::evaluate(&request.headers, Access::Read, Some(&validators), SystemTime::now()) {
+        match conditional::evaluate(&call.headers, Access::Read, Some(&validators), SystemTime::now()) {
             Decision::NotModified => self.not_modified(),
             Decision::PreconditionFailed => {
                 Err(Problem::precondition_failed("the video is not the one that If-Match or If-Unmodified-Since names"))
             }
             Decision::Proceed { range: by_if_range } => {
                 // Ranges are defined for GET only (RFC 9110 §14.2).
-                let ranged = by_if_range && request.method == Method::GET;
-                let lines = request.headers.get_all(RANGE).iter().map(HeaderValue::as_bytes);
+                let ranged = by_if_range && call.method == Method::GET;
+                let lines = call.headers.get_all(RANGE).iter().map(HeaderValue::as_bytes);
                 let resolved = if ranged { range::resolve_lines(lines, self.length()) } else { Resolved::Whole };
-                self.send(edge, request, resolved)
+                self.send(call, resolved)
             }
         }
     }
 
-    fn send(self, edge: &Edge, request: &Parts, resolved: Resolved) -> Answer {
+    fn send(self, call: &Call, resolved: Resolved) -> Answer {
         let length = self.length();
         match resolved {
             Resolved::Whole => {
-                let body = self.body(edge, request, 0..length);
-                self.finish(request, StatusCode::OK, None, None, body)
+                let body = self.body(call, 0..length);
+                self.finish(call, StatusCode::OK, None, None, body)
             }
             Resolved::One(range) => {
                 let content_range = range::content_range(&range, length);
-                let body = self.body(edge, request, range);
-                self.finish(request, StatusCode::PARTIAL_CONTENT, Some(content_range), None, body)
+                let body = self.body(call, range);
+                self.finish(call, StatusCode::PARTIAL_CONTENT, Some(content_range), None, body)
             }
             Resolved::Many(ranges) => {
                 let boundary = multipart::boundary(random()?);
                 let part_type = self.content_type.to_str().unwrap_or("application/octet-stream");
                 let plan = multipart::plan(&boundary, part_type, &ranges, length);
                 let pieces = Nested { outer: plan.pieces.into_iter(), content: self.content.clone(), inner: None };
-                let conn = request.extensions.get::<Arc<Conn>>().cloned();
-                let pool = edge.read_pool.clone();
+                let conn = Arc::clone(&call.conn);
+                let pool = call.edge.read_pool.clone();
                 let file = Arc::clone(&self.file);
-                let body = MediaBody::new(file, pool, conn, Box::new(pieces), plan.content_length);
+                let body = MediaBody::new(file, pool, conn, Some(Box::new(pieces)), plan.content_length);
                 let content_type = header(plan.content_type)?;
-                self.finish(request, StatusCode::PARTIAL_CONTENT, None, Some(content_type), body)
+                self.finish(call, StatusCode::PARTIAL_CONTENT, None, Some(content_type), body)
             }
             Resolved::Unsatisfiable => Err(Problem::range_not_satisfiable(length)),
         }
     }
 
-    fn body(&self, edge: &Edge, request: &Parts, range: Range<u64>) -> MediaBody {
-        let conn = request.extensions.get::<Arc<Conn>>().cloned();
-        let (file, pool) = (Arc::clone(&self.file), edge.read_pool.clone());
+    fn body(&self, call: &Call, range: Range<u64>) -> MediaBody {
+        let conn = Arc::clone(&call.conn);
+        let (file, pool) = (Arc::clone(&self.file), call.edge.read_pool.clone());
         match &self.content {
             Content::File(whole) => {
                 let start = whole.start + range.start;
@@ -116,32 +116,32 @@ impl Representation {
             }
             Content::Planned(plan) => {
                 let length = range.end - range.start;
-                MediaBody::new(file, pool, conn, plan.pieces(range), length)
+                MediaBody::new(file, pool, conn, Some(plan.pieces(range)), length)
             }
         }
     }
 
     /// 304: the headers that a cache updates (RFC 9110 §15.4.5).
     fn not_modified(self) -> Answer {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        let mut response = empty(StatusCode::NOT_MODIFIED);
         self.describe(response.headers_mut());
         Ok(response)
     }
 
     fn finish(
         self,
-        request: &Parts,
+        call: &Call,
         status: StatusCode,
         content_range: Option<String>,
         content_type: Option<HeaderValue>,
         body: MediaBody,
     ) -> Answer {
         let length = http_body::Body::size_hint(&body).exact().unwrap_or(0);
-        let body = if request.method == Method::HEAD { Body::empty() } else { Body::new(body) };
+        let body = if call.method == Method::HEAD { Body::Empty } else { Body::Media(Box::new(body)) };
         let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
+        headers.reserve(HEADERS);
         headers.insert(CONTENT_TYPE, content_type.unwrap_or_else(|| self.content_type.clone()));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -5,72 +5,59 @@
 //! 4. CORS headers are added,
 //! 5. when the last byte has been handed on, it is counted and logged, once.
 
+use super::answer::{Body, Call};
 use super::cors;
 use super::peers::Peers;
 use super::problem::Problem;
 use super::state::Edge;
 use crate::net::Conn;
 use crate::observe::metrics::Route;
-use axum::Router;
-use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tower_service::Service;
 
 /// Target of the request log, so that it can be silenced alone: `WEIR_LOG=info,weir::request=off`.
 const REQUEST_LOG: &str = "weir::request";
 
-/// The service of one core. Clones share everything.
-#[derive(Clone)]
+/// The service of one connection.
 pub struct EdgeService {
-    router: Router,
     edge: Arc<Edge>,
     peers: Arc<Peers>,
+    conn: Arc<Conn>,
 }
 
 impl EdgeService {
-    pub fn new(router: Router, edge: Arc<Edge>, peers: Arc<Peers>) -> Self {
-        Self { router, edge, peers }
+    pub fn new(edge: Arc<Edge>, peers: Arc<Peers>, conn: Arc<Conn>) -> Self {
+        Self { edge, peers, conn }
     }
 
-    /// Steps 2 to 4.
-    async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
-        let preflight = *request.method() == Method::OPTIONS;
-        let refused = self.refuse(&request);
-        let mut response = match refused {
-            Some(problem) => problem.into_response().map(Body::from),
-            None => {
-                let Ok(response) = self.router.call(request.map(body_of)).await;
-                response
-            }
-        };
-        cors::allow(&self.edge.config.cors_origin, preflight, response.headers_mut());
-        response
-    }
-
+    /// Step 2.
     fn refuse(&self, request: &Request<Incoming>) -> Option<Problem> {
         let limit = self.edge.config.head_bytes_max.0;
         if head_bytes(request) > limit {
-            let detail = format!("the head of a request may have {limit} bytes");
-            return Some(Problem::header_fields_too_large(detail));
+            return Some(Problem::header_fields_too_large(format!("the head of a request may have {limit} bytes")));
         }
-        let conn = request.extensions().get::<Arc<Conn>>()?;
-        let wait = self.peers.admit(conn.peer.ip(), Instant::now()).err()?;
+        let wait = self.peers.admit(self.conn.peer.ip()).err()?;
         Some(Problem::too_many_requests("this address asks too often", wait.as_secs() + 1))
     }
 }
 
-/// A request without a body needs no wrapper around one.
-fn body_of(incoming: Incoming) -> Body {
-    if http_body::Body::is_end_stream(&incoming) { Body::empty() } else { Body::new(incoming) }
+/// Steps 3 and 4.
+async fn answer(route: Route, call: Call) -> Response<Body> {
+    let edge = Arc::clone(&call.edge);
+    let preflight = call.method == Method::OPTIONS;
+    let outcome = super::route(route, call).await;
+    let mut response = outcome.unwrap_or_else(|problem| problem.into_response().map(Body::Text));
+    cors::allow(&edge.config.cors_origin, preflight, response.headers_mut());
+    response
 }
 
 /// Bytes of the request line and the header fields.
@@ -86,10 +73,18 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut entry = Entry::begin(&self.edge, &request);
-        let service = self.clone();
+        let mut entry = Entry::begin(&self.edge, &self.conn, &request);
+        let refused = self.refuse(&request);
+        let (edge, conn) = (Arc::clone(&self.edge), Arc::clone(&self.conn));
         Box::pin(async move {
-            let mut response = service.answer(request).await;
+            let mut response = match refused {
+                Some(problem) => problem.into_response().map(Body::Text),
+                None => {
+                    let (parts, body) = request.into_parts();
+                    let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
+                    answer(entry.route, Call { edge, conn, method, uri, headers, body }).await
+                }
+            };
             entry.status = response.status();
             if entry.status.is_client_error() || entry.status.is_server_error() {
                 entry.put_id(&mut response);
@@ -115,13 +110,9 @@ struct Entry {
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 impl Entry {
-    fn begin(edge: &Arc<Edge>, request: &Request<Incoming>) -> Self {
+    fn begin(edge: &Arc<Edge>, conn: &Conn, request: &Request<Incoming>) -> Self {
         let logged = tracing::enabled!(target: REQUEST_LOG, tracing::Level::INFO);
-        let line = logged.then(|| {
-            let peer = request.extensions().get::<Arc<Conn>>().map(|conn| conn.peer);
-            let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-            (request.method().clone(), request.uri().clone(), peer.unwrap_or(nowhere))
-        });
+        let line = logged.then(|| (request.method().clone(), request.uri().clone(), conn.peer));
         Self {
             edge: Arc::clone(edge),
             started: Instant::now(),
@@ -181,9 +172,9 @@ pin_project_lite::pin_project! {
 
 impl http_body::Body for Logged {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let mut this = self.project();
         let frame = ready!(this.inner.as_mut().poll_frame(cx));
         match &frame {

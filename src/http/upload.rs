@@ -1,12 +1,12 @@
 //! tbd
+use super::answer::{Answer, Call};
 use super::problem::Problem;
-use super::state::Answer;
-pub async fn put() -> Answer {
+pub async fn put(_: Call) -> Answer {
     Err(Problem::not_implemented("soon"))
 }
-pub async fn delete() -> Answer {
+pub async fn delete(_: &Call) -> Answer {
     Err(Problem::not_implemented("soon"))
 }
-pub async fn missing() -> Answer {
+pub async fn missing(_: &Call) -> Answer {
     Err(Problem::not_implemented("soon"))
 }

@@ -1,17 +1,16 @@
 //! `/videos` and `/videos/{id}`: what there is, as JSON; `/videos/{id}/file`: the bytes.
 
-use super::id::{self, Id};
+use super::answer::{Answer, Call, json};
+use super::id;
 use super::problem::Problem;
 use super::query::Query;
 use super::representation::{Content, Representation};
-use super::state::{Answer, Edge, header, json};
+use super::state::Edge;
 use crate::library::{FileError, IndexError, IndexState, NoIndex, Video};
 use crate::media::index::{Container, Index, Summary, Track, TrackKind};
 use crate::media::time::Seconds;
 use crate::store::MappedFile;
-use axum::extract::State;
 use http::HeaderValue;
-use http::request::Parts;
 use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
@@ -22,16 +21,16 @@ const REVALIDATE: HeaderValue = HeaderValue::from_static("public, no-cache");
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// `GET /videos`
-pub async fn list(State(edge): State<Arc<Edge>>) -> Answer {
-    let catalogue = edge.library.catalogue();
+pub fn list(call: &Call) -> Answer {
+    let catalogue = call.edge.library.catalogue();
     let videos: Vec<Value> = catalogue.videos().iter().map(|video| describe(video)).collect();
     json(&Value::Array(videos), "no-cache")
 }
 
 /// `GET /videos/{id}`: indexes the video first if that has not happened yet.
-pub async fn one(State(edge): State<Arc<Edge>>, Id(id): Id) -> Answer {
-    let video = find(&edge, &id)?;
-    match edge.library.index(&video).await {
+pub async fn one(call: &Call) -> Answer {
+    let video = find(call)?;
+    match call.edge.library.index(&video).await {
         // A file without an index is served by byte range all the same.
         Ok(_) | Err(IndexError::Unsupported(_) | IndexError::Malformed(_)) => json(&describe(&video), "no-cache"),
         Err(error) => Err(index_problem(error)),
@@ -39,24 +38,25 @@ pub async fn one(State(edge): State<Arc<Edge>>, Id(id): Id) -> Answer {
 }
 
 /// `GET, HEAD /videos/{id}/file`
-pub async fn file(State(edge): State<Arc<Edge>>, Id(id): Id, request: Parts) -> Answer {
-    let video = find(&edge, &id)?;
+pub async fn file(call: &Call) -> Answer {
+    let video = find(call)?;
     let file = open(&video).await?;
     let representation = Representation {
         content: Content::File(0..file.len()),
         content_type: content_type(&video),
-        etag: header(video.etag().to_owned())?,
+        etag: etag(&video)?,
         modified: Some(video.modified()),
-        cache: cache_policy(&video, &request)?,
+        cache: cache_policy(&video, call)?,
         more: Vec::new(),
         file,
     };
-    representation.answer(&edge, &request)
+    representation.answer(call)
 }
 
 /// The video of an id, or 404.
-pub fn find(edge: &Edge, id: &str) -> Result<Arc<Video>, Problem> {
-    edge.library.video(id).ok_or_else(|| Problem::not_found("there is no video with this id; /videos lists them"))
+pub fn find(call: &Call) -> Result<Arc<Video>, Problem> {
+    let id = id::of(&call.uri)?;
+    call.edge.library.video(&id).ok_or_else(|| Problem::not_found("there is no video with this id; /videos lists them"))
 }
 
 /// The mapped file of a video. It is opened at its first use; gone since it was listed is 404.
@@ -68,10 +68,15 @@ pub async fn open(video: &Arc<Video>) -> Result<Arc<MappedFile>, Problem> {
 }
 
 /// Immutable if the request names this very version, else to be checked every time.
-pub fn cache_policy(video: &Video, request: &Parts) -> Result<HeaderValue, Problem> {
-    let Some(raw) = request.uri.query() else { return Ok(REVALIDATE) };
+pub fn cache_policy(video: &Video, call: &Call) -> Result<HeaderValue, Problem> {
+    let Some(raw) = call.uri.query() else { return Ok(REVALIDATE) };
     let query = Query::parse(Some(raw))?;
     Ok(if query.get("v") == Some(version(video)) { IMMUTABLE } else { REVALIDATE })
+}
+
+/// The ETag as a header; shares the video's bytes.
+fn etag(video: &Video) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_maybe_shared(video.etag_bytes()).map_err(|_| Problem::not_found("the video has no ETag"))
 }
 
 /// The ETag without its quotes.

@@ -13,7 +13,7 @@ use arc_swap::{ArcSwap, Guard};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a library is opened. [`LibraryConfig::new`] has the defaults.
 #[derive(Clone)]
@@ -112,6 +112,7 @@ impl Library {
         let files = Kind { used: |video| video.file.used(), clear: |video| video.file.clear() };
         let opener = Arc::new(Opener {
             pool: Pool::new("open", 2),
+            started: Instant::now(),
             files: Shelf::new(files, config.files_open_max, u64::MAX),
             changed: Mutex::new(messages.clone()),
         });

@@ -6,12 +6,14 @@
 use super::shelf::{Shelf, Slot};
 use crate::media::index::{Index, Summary};
 use crate::store::{MappedFile, Pool};
+use bytes::Bytes;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tokio::sync::watch;
 
 /// Which bytes a file held when it was listed. Times in ns since the epoch.
@@ -89,9 +91,13 @@ pub enum FileError {
     Io { id: String, source: io::Error },
 }
 
+/// An open file is checked at most this often: a system call less for each small request.
+const CHECK_EVERY_MS: u64 = 200;
+
 /// What opening files needs: where it runs, how many stay open, whom to tell about changes.
 pub(super) struct Opener {
     pub(super) pool: Pool,
+    pub(super) started: Instant,
     pub(super) files: Shelf,
     pub(super) changed: Mutex<mpsc::Sender<super::watch::Message>>,
 }
@@ -102,11 +108,13 @@ pub(super) type FlightOutcome = Option<Result<Arc<Index>, super::IndexError>>;
 /// A video of the catalogue.
 pub struct Video {
     found: Found,
-    etag: String,
+    etag: Bytes,
     /// Listed while the server ran, so that an older cache entry of the same id is no surprise.
     pub(super) came_later: bool,
     opener: Arc<Opener>,
     opening: Mutex<()>,
+    /// When the open file is to be checked again, in ms since the library was opened.
+    check_at_ms: AtomicU64,
     pub(super) file: Slot<MappedFile>,
     pub(super) index: Slot<Index>,
     pub(super) known: OnceLock<Known>,
@@ -119,10 +127,11 @@ impl Video {
         let etag = format!("\"{:x}-{:x}-{:x}-{:x}-{:x}\"", s.device, s.inode, s.size, s.modified_ns, s.changed_ns);
         Self {
             found,
-            etag,
+            etag: Bytes::from(etag),
             came_later,
             opener,
             opening: Mutex::new(()),
+            check_at_ms: AtomicU64::new(0),
             file: Slot::default(),
             index: Slot::default(),
             known: OnceLock::new(),
@@ -145,7 +154,12 @@ impl Video {
 
     /// A strong ETag, quotes included. Made of device, inode, size, modification and change time.
     pub fn etag(&self) -> &str {
-        &self.etag
+        std::str::from_utf8(&self.etag).unwrap_or_default()
+    }
+
+    /// The same, shared: for a header without a copy.
+    pub fn etag_bytes(&self) -> Bytes {
+        self.etag.clone()
     }
 
     /// What is known about the index right now; never waits.
@@ -157,12 +171,16 @@ impl Video {
         }
     }
 
-    /// The mapped file, opened at the first call and again after it was closed for room. Every call checks that the
-    /// open file still holds the bytes that were listed.
+    /// The mapped file, opened at the first call and again after it was closed for room. Every now and then it is
+    /// checked that the open file still holds the bytes that were listed.
     pub async fn file(self: &Arc<Self>) -> Result<Arc<MappedFile>, FileError> {
         if let Some(file) = self.file.get(self.opener.files.tick()) {
-            // One fstat of an open file: answered from the inode in memory.
-            self.check(file.file())?;
+            let now_ms = self.opener.started.elapsed().as_millis() as u64;
+            if now_ms >= self.check_at_ms.load(Ordering::Relaxed) {
+                // One fstat of an open file: answered from the inode in memory.
+                self.check(file.file())?;
+                self.check_at_ms.store(now_ms + CHECK_EVERY_MS, Ordering::Relaxed);
+            }
             return Ok(file);
         }
         let video = Arc::clone(self);

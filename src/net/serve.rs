@@ -35,8 +35,9 @@ pub struct Limits {
 }
 
 /// Serves the connections of one listener until it is told to drain.
-pub struct Server<S> {
-    pub service: S,
+pub struct Server<M> {
+    /// Makes the service of a connection.
+    pub service: M,
     pub limits: Limits,
     pub traffic: Arc<Traffic>,
     pub drain: CancellationToken,
@@ -44,9 +45,10 @@ pub struct Server<S> {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-impl<S, B> Server<S>
+impl<M, S, B> Server<M>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Clone + Send + 'static,
+    M: Fn(Arc<Conn>) -> S,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
@@ -93,7 +95,7 @@ where
         self.traffic.open.fetch_add(1, Relaxed);
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
         let stream = TokioIo::new(Stream::new(socket, Arc::clone(&conn)));
-        let service = Counting { inner: self.service.clone(), conn: Arc::clone(&conn) };
+        let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn: Arc::clone(&conn) };
         let http = http1::Builder::new().max_buf_size(self.limits.buffer_bytes_max).serve_connection(stream, service);
         tasks.spawn(Watch::new(conn, self.limits).serve(http, self.drain.clone()));
     }
@@ -207,8 +209,7 @@ where
     }
 }
 
-/// Tells the connection when a request begins and ends, and requests which connection they came by.
-#[derive(Clone)]
+/// Tells the connection when a request begins and ends.
 struct Counting<S> {
     inner: S,
     conn: Arc<Conn>,
@@ -222,8 +223,7 @@ where
     type Error = S::Error;
     type Future = CountedFuture<S::Future>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(Arc::clone(&self.conn));
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = InFlight::new(Arc::clone(&self.conn));
         CountedFuture { inner: self.inner.call(request), in_flight: Some(in_flight) }
     }

@@ -23,10 +23,12 @@ pub enum Route {
     Chunk,
     Seek,
     Upload,
+    Script,
+    Style,
     Other,
 }
 
-const ROUTES: [(Route, &str); 8] = [
+const ROUTES: [(Route, &str); 10] = [
     (Route::Page, "/"),
     (Route::Videos, "/videos"),
     (Route::Video, "/videos/{id}"),
@@ -34,6 +36,8 @@ const ROUTES: [(Route, &str); 8] = [
     (Route::Chunk, "/videos/{id}/chunk"),
     (Route::Seek, "/videos/{id}/seek"),
     (Route::Upload, "/videos/{id}/upload"),
+    (Route::Script, "/weir.js"),
+    (Route::Style, "/weir.css"),
     (Route::Other, "other"),
 ];
 
@@ -50,6 +54,8 @@ impl Route {
         let mut next = || segments.next();
         match (next(), next(), next(), next()) {
             (Some(""), None, ..) => Self::Page,
+            (Some("weir.js"), None, ..) => Self::Script,
+            (Some("weir.css"), None, ..) => Self::Style,
             (Some("videos"), None, ..) => Self::Videos,
             (Some("videos"), Some(_), None, _) => Self::Video,
             (Some("videos"), Some(_), Some("file"), None) => Self::File,

@@ -1,6 +1,7 @@
 //! A read-only mapping of a whole file, handed out as `Bytes` slices that keep it alive.
 #![allow(unsafe_code, reason = "mapping a file is unsafe by nature; this file holds the argument why it is sound")]
 
+use super::residency::Seen;
 use crate::media::ReadAt;
 use bytes::Bytes;
 use std::fs::File;
@@ -14,6 +15,7 @@ pub struct MappedFile {
     file: File,
     map: Bytes,
     address: usize,
+    pub(super) seen: Seen,
 }
 
 impl MappedFile {
@@ -29,14 +31,15 @@ impl MappedFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         if metadata.len() == 0 {
-            return Ok(Self { file, map: Bytes::new(), address: 0 });
+            return Ok(Self { file, map: Bytes::new(), address: 0, seen: Seen::new(0) });
         }
         // SAFETY: the mapping is private to this value and read-only. Rust code never loads from it: slices go to
         // `writev` (see the rules in store/mod.rs), so a file that is changed or cut underneath is an error of the
         // system call and not a torn read. The index cache maps files that only this process writes, by rename.
         let map = unsafe { memmap2::MmapOptions::new().map(&file)? };
         let address = map.as_ptr() as usize;
-        Ok(Self { file, map: Bytes::from_owner(map), address })
+        let seen = Seen::new(map.len() as u64);
+        Ok(Self { file, map: Bytes::from_owner(map), address, seen })
     }
 
     /// Size in bytes at the time of opening.

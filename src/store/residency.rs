@@ -9,7 +9,8 @@ use super::MappedFile;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 /// How much of a file is made resident in one go: long enough for the disk, short enough that a viewer who leaves
 /// wastes little.
@@ -20,6 +21,38 @@ const PAGE: u64 = 4096;
 const PROBE_STRIDE: u64 = 64 << 10;
 /// cachestat(2), Linux 6.5; the number is the same on every architecture.
 const SYS_CACHESTAT: libc::c_long = 451;
+
+/// How long a window that was resident is taken to be. Pages that were just sent are the last the kernel evicts.
+const TRUSTED_MS: u32 = 100;
+
+/// When each window of a file was last found resident, in ms since the file was opened; 0 is never.
+pub(super) struct Seen {
+    opened: Instant,
+    windows: Box<[AtomicU32]>,
+}
+
+impl Seen {
+    pub(super) fn new(file_bytes: u64) -> Self {
+        let count = usize::try_from(file_bytes.div_ceil(WINDOW_BYTES)).unwrap_or(0);
+        Self { opened: Instant::now(), windows: (0..count).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    fn now_ms(&self) -> u32 {
+        // Wraps after 49 days; a stale window then looks fresh for a tenth of a second.
+        (self.opened.elapsed().as_millis() as u32).wrapping_add(TRUSTED_MS + 1)
+    }
+
+    fn is_fresh(&self, window: u64, now_ms: u32) -> bool {
+        let Some(seen) = usize::try_from(window).ok().and_then(|window| self.windows.get(window)) else { return false };
+        now_ms.wrapping_sub(seen.load(Ordering::Relaxed)) <= TRUSTED_MS
+    }
+
+    fn note(&self, window: u64, now_ms: u32) {
+        if let Some(seen) = usize::try_from(window).ok().and_then(|window| self.windows.get(window)) {
+            seen.store(now_ms, Ordering::Relaxed);
+        }
+    }
+}
 
 #[repr(C)]
 struct CachestatRange {
@@ -41,11 +74,26 @@ struct Cachestat {
 static WITHOUT_CACHESTAT: AtomicBool = AtomicBool::new(false);
 
 impl MappedFile {
-    /// Whether a write of this range would find every page in the page cache. One system call.
+    /// Whether a write of this range would find every page in the page cache. A window that was found there whole is
+    /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call.
     pub fn is_resident(&self, range: &Range<u64>) -> bool {
         if range.is_empty() || self.is_empty() {
             return true;
         }
+        let windows = range.start / WINDOW_BYTES..=(range.end - 1).min(self.len() - 1) / WINDOW_BYTES;
+        let now_ms = self.seen.now_ms();
+        if windows.clone().all(|window| self.seen.is_fresh(window, now_ms)) {
+            return true;
+        }
+        let end = range.end.max((*windows.end() + 1) * WINDOW_BYTES).min(self.len());
+        if self.asks_resident(&(*windows.start() * WINDOW_BYTES..end)) {
+            windows.for_each(|window| self.seen.note(window, now_ms));
+            return true;
+        }
+        self.asks_resident(range)
+    }
+
+    fn asks_resident(&self, range: &Range<u64>) -> bool {
         if !WITHOUT_CACHESTAT.load(Ordering::Relaxed) {
             match self.cached_pages(range) {
                 Ok(pages) => return pages >= (range.end - 1) / PAGE - range.start / PAGE + 1,
@@ -143,6 +191,7 @@ mod tests {
         // SAFETY: advice on an open descriptor; it changes no memory.
         let dropped = unsafe { libc::posix_fadvise(file.as_file().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         assert_eq!(dropped, 0);
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(TRUSTED_MS) + 50));
         assert!(!mapped.is_resident(&(0..1 << 20)), "pages were dropped");
         mapped.populate(&(4097..1 << 20)).expect("read in");
         assert!(mapped.is_resident(&(4097..1 << 20)));

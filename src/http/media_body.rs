@@ -44,8 +44,9 @@ impl Pieces for Option<VecDeque<Piece>> {
 pub struct MediaBody {
     file: Arc<MappedFile>,
     pool: Pool,
-    conn: Option<Arc<Conn>>,
-    pieces: Box<dyn Pieces>,
+    conn: Arc<Conn>,
+    /// `None`: the whole body is `current`.
+    pieces: Option<Box<dyn Pieces>>,
     queue: VecDeque<Piece>,
     /// The rest of the piece that is being sent.
     current: Range<u64>,
@@ -62,8 +63,8 @@ impl MediaBody {
     pub fn new(
         file: Arc<MappedFile>,
         pool: Pool,
-        conn: Option<Arc<Conn>>,
-        pieces: Box<dyn Pieces>,
+        conn: Arc<Conn>,
+        pieces: Option<Box<dyn Pieces>>,
         length: u64,
     ) -> Self {
         let (current, resident_to, queue) = (0..0, 0, VecDeque::new());
@@ -71,10 +72,9 @@ impl MediaBody {
     }
 
     /// One range of the file.
-    pub fn of_range(file: Arc<MappedFile>, pool: Pool, conn: Option<Arc<Conn>>, range: Range<u64>) -> Self {
+    pub fn of_range(file: Arc<MappedFile>, pool: Pool, conn: Arc<Conn>, range: Range<u64>) -> Self {
         let length = range.end - range.start;
-        let none: Option<VecDeque<Piece>> = None;
-        let mut body = Self::new(file, pool, conn, Box::new(none), length);
+        let mut body = Self::new(file, pool, conn, None, length);
         body.resident_to = range.start;
         body.current = range;
         body
@@ -138,10 +138,10 @@ impl MediaBody {
                 self.queue = found.map_err(io::Error::other).flatten()?;
                 continue;
             }
-            match self.pieces.next(&self.pool) {
-                Next::Pieces(pieces) => self.queue = pieces,
-                Next::Job(job) => self.locate = Some(job),
-                Next::End => return Poll::Ready(Ok(None)),
+            match self.pieces.as_mut().map(|pieces| pieces.next(&self.pool)) {
+                Some(Next::Pieces(pieces)) => self.queue = pieces,
+                Some(Next::Job(job)) => self.locate = Some(job),
+                Some(Next::End) | None => return Poll::Ready(Ok(None)),
             }
         }
     }
@@ -169,9 +169,7 @@ impl Body for MediaBody {
                 let slice = this.file.slice(window.clone());
                 this.current.start = window.end;
                 this.prefetch();
-                if let Some(conn) = &this.conn {
-                    conn.hand_out(&slice);
-                }
+                this.conn.hand_out(&slice);
                 return this.yield_frame(slice);
             }
             if this.left == 0 {
@@ -212,6 +210,10 @@ mod tests {
         (file, Arc::new(mapped), content)
     }
 
+    fn conn() -> Arc<Conn> {
+        Arc::new(Conn::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)), Arc::default()))
+    }
+
     async fn collect(body: MediaBody) -> io::Result<Vec<u8>> {
         body.collect().await.map(|all| all.to_bytes().to_vec())
     }
@@ -220,7 +222,7 @@ mod tests {
     async fn a_range_over_several_windows_arrives_whole() {
         let (_keep, file, content) = numbered_file(11 << 20);
         let range = 1000..(11 << 20) - 7u64;
-        let body = MediaBody::of_range(file, Pool::new("test", 1), None, range);
+        let body = MediaBody::of_range(file, Pool::new("test", 1), conn(), range);
         assert_eq!(collect(body).await.expect("sent"), content[1000..(11 << 20) - 7]);
     }
 
@@ -233,7 +235,7 @@ mod tests {
             Piece::Source { offset: 0, len: 3 },
             Piece::Generated(Bytes::from_static(b"tail")),
         ];
-        let body = MediaBody::new(file, Pool::new("test", 1), None, Box::new(Some(VecDeque::from(pieces))), 21);
+        let body = MediaBody::new(file, Pool::new("test", 1), conn(), Some(Box::new(Some(VecDeque::from(pieces)))), 21);
         let expected = [b"head", &content[4000..4010], &content[..3], b"tail"].concat();
         assert_eq!(collect(body).await.expect("sent"), expected);
     }
@@ -242,7 +244,7 @@ mod tests {
     async fn a_body_that_does_not_keep_its_length_fails() {
         let (_keep, file, _) = numbered_file(50);
         let pieces = vec![Piece::Source { offset: 40, len: 20 }];
-        let body = MediaBody::new(file, Pool::new("test", 1), None, Box::new(Some(VecDeque::from(pieces))), 20);
+        let body = MediaBody::new(file, Pool::new("test", 1), conn(), Some(Box::new(Some(VecDeque::from(pieces)))), 20);
         assert!(collect(body).await.is_err(), "10 bytes are past the end of the file");
     }
 
@@ -250,7 +252,7 @@ mod tests {
     async fn a_cut_file_fails_the_body() {
         let (keep, file, _) = numbered_file(9 << 20);
         keep.as_file().set_len(4096).expect("cut");
-        let body = MediaBody::of_range(file, Pool::new("test", 1), None, 0..9 << 20);
+        let body = MediaBody::of_range(file, Pool::new("test", 1), conn(), 0..9 << 20);
         assert!(collect_without_reading(body).await.is_err());
     }
 
