@@ -48,7 +48,9 @@ pub(super) struct Cache {
 
 enum Unusable {
     /// Of another video, of other bytes, or of another version of the format.
-    Stale { expected: bool },
+    Stale {
+        expected: bool,
+    },
     Corrupt(String),
 }
 
@@ -159,7 +161,8 @@ impl Cache {
     fn write(&self, directory: &Path, video: &Video, kind: u32, body: &[u8], trailer: &[u8]) -> io::Result<()> {
         let key = self.key(video);
         let key_len = u32::try_from(key.len()).ok().filter(|_| key.len() <= KEY_BYTES_MAX);
-        let key_len = key_len.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "id too long for the cache"))?;
+        let key_len =
+            key_len.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "id too long for the cache"))?;
         let mut head = Vec::with_capacity(FIXED_BYTES + key.len() + ALIGN);
         head.extend_from_slice(MAGIC);
         for word in [VERSION, key_len, kind] {
@@ -173,7 +176,9 @@ impl Cache {
         let name = format!("{}.{}-{number}.tmp", self.prefix(), std::process::id());
         let temporary = directory.join(name);
         let written = File::create(&temporary)
-            .and_then(|mut file| file.write_all(&head).and_then(|()| file.write_all(body)).and_then(|()| file.write_all(trailer)))
+            .and_then(|mut file| {
+                file.write_all(&head).and_then(|()| file.write_all(body)).and_then(|()| file.write_all(trailer))
+            })
             .and_then(|()| {
                 let _pruning_waits = lock(&self.renaming);
                 fs::rename(&temporary, directory.join(self.file_name(video.id())))

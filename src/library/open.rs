@@ -1,19 +1,22 @@
 //! The library as a whole: its configuration, how it starts, what its parts share.
 
 use super::cache::Cache;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Change};
 use super::indexer::{Indexing, Parser};
+use super::key::{KeyError, WriteKey};
+use super::room::Room;
 use super::scan::Root;
 use super::shelf::{Kind, Shelf};
 use super::video::{Opener, Video};
 use super::watch::{self, Message};
+use super::{hidden::Hidden, parts::Parts};
 use crate::media::index::Index;
 use crate::store::Pool;
 use arc_swap::{ArcSwap, Guard};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How a library is opened. [`LibraryConfig::new`] has the defaults.
 #[derive(Clone)]
@@ -100,6 +103,11 @@ pub(super) struct Inner {
     pub(super) indexes: Shelf,
     pub(super) indexing: Indexing,
     pub(super) write_pool: Pool,
+    pub(super) hidden: Hidden,
+    pub(super) room: Arc<Room>,
+    pub(super) parts: Parts,
+    /// Modification time given to the newest upload.
+    pub(super) last_modified: Mutex<SystemTime>,
     messages: Mutex<mpsc::Sender<Message>>,
 }
 
@@ -116,11 +124,11 @@ impl Library {
             changed: Mutex::new(messages.clone()),
         });
         let listing = root.scan();
-        let changes = listing.files.into_iter().map(|found| {
-            super::catalogue::Change::Put(Arc::new(Video::new(found, false, Arc::clone(&opener))))
-        });
+        let changes =
+            listing.files.into_iter().map(|found| Change::Put(Arc::new(Video::new(found, false, Arc::clone(&opener)))));
         let catalogue = Catalogue::default().changed(changes.collect());
         let indexes = Kind { used: |video| video.index.used(), clear: |video| video.index.clear() };
+        let hidden = Hidden::new(&root);
         let inner = Inner {
             catalogue: ArcSwap::from_pointee(catalogue),
             changing: Mutex::new(()),
@@ -131,11 +139,16 @@ impl Library {
             indexes: Shelf::new(indexes, config.indexes_open_max, config.index_bytes_max),
             indexing: Indexing::new(),
             write_pool: Pool::new("write", config.write_threads),
+            room: Arc::new(Room::new(root.path(), config.space_reserve)),
+            parts: Parts::new(config.state_dir.as_deref(), &hidden),
+            hidden,
+            last_modified: Mutex::new(SystemTime::UNIX_EPOCH),
             messages: Mutex::new(messages),
             root,
             config,
         };
         let inner = Arc::new(inner);
+        inner.resume_uploads();
         watch::start(&inner, received).map_err(OpenError::Watcher)?;
         Ok(Self { inner })
     }
@@ -146,8 +159,22 @@ impl Library {
     }
 
     /// One video. Lock-free; the id is a key and nothing else.
-    pub fn video(&self, id: &str) -> Option<Arc<Video>> {
+    pub fn get(&self, id: &str) -> Option<Arc<Video>> {
         self.inner.catalogue.load().get(id).cloned()
+    }
+}
+
+impl Library {
+    /// The write key: the configured one, or the one kept in the state directory, generated at the first start. The
+    /// flag says that it was generated just now, so that it can be printed once.
+    pub fn write_key(&self, configured: Option<&str>) -> Result<(WriteKey, bool), KeyError> {
+        if let Some(key) = configured.and_then(|key| WriteKey::new(key.to_owned())) {
+            return Ok((key, false));
+        }
+        match &self.inner.config.state_dir {
+            Some(state_dir) => WriteKey::load_or_generate(state_dir),
+            None => Ok((WriteKey::generate()?, true)),
+        }
     }
 }
 
