@@ -195,8 +195,7 @@ fn default_state_dir() -> PathBuf {
 impl Settings {
     /// Reads a config file; an unknown key or a wrong type names line and key.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
         toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.to_owned(), error })
     }
 
@@ -215,9 +214,28 @@ impl Settings {
             };
         }
         let config = pick!(
-            library, state_dir, listen, admin, log, log_format, cores, pin, connections_max,
-            peer_requests_per_second, head_bytes_max, head_time, idle_time, stall_limit, drain_limit, cors_origin,
-            server_timing, upload_bytes_max, space_reserve, upload_expiry, poll_interval, index_bytes_max,
+            library,
+            state_dir,
+            listen,
+            admin,
+            log,
+            log_format,
+            cores,
+            pin,
+            connections_max,
+            peer_requests_per_second,
+            head_bytes_max,
+            head_time,
+            idle_time,
+            stall_limit,
+            drain_limit,
+            cors_origin,
+            server_timing,
+            upload_bytes_max,
+            space_reserve,
+            upload_expiry,
+            poll_interval,
+            index_bytes_max,
             read_threads,
         );
         config.check()?;
@@ -226,10 +244,7 @@ impl Settings {
 }
 
 /// A secret given directly or by file; the earlier source wins, and within one source only one of the two may stand.
-fn secret(
-    key: &'static str,
-    sources: [(&Option<String>, &Option<PathBuf>); 2],
-) -> Result<Option<String>, ConfigError> {
+fn secret(key: &'static str, sources: [(&Option<String>, &Option<PathBuf>); 2]) -> Result<Option<String>, ConfigError> {
     for (value, path) in sources {
         let found = match (value, path) {
             (Some(_), Some(_)) => {
@@ -362,8 +377,7 @@ mod tests {
     fn a_secret_stands_once_and_may_come_from_a_file() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "s3cret\n").expect("written");
-        let flags =
-            Settings { write_key_file: Some(file.path().to_owned()), ..Settings::default() };
+        let flags = Settings { write_key_file: Some(file.path().to_owned()), ..Settings::default() };
         let config = flags.clone().resolve(settings("write_key = \"other\"")).expect("valid");
         assert_eq!(config.write_key.as_deref(), Some("s3cret"));
         let both = Settings { write_key: Some("x".to_owned()), ..flags };

@@ -76,7 +76,9 @@ fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) 
     let text = match Typed::deserialize(deserializer) {
         Ok(Typed::Number(number)) => number.to_string(),
         Ok(Typed::Text(text)) => text,
-        Err(_) => return Err(de::Error::custom("write a number, or a string with a unit such as \"64 MiB\" or \"10 s\"")),
+        Err(_) => {
+            return Err(de::Error::custom("write a number, or a string with a unit such as \"64 MiB\" or \"10 s\""));
+        }
     };
     text.parse().map_err(de::Error::custom)
 }

@@ -1,11 +1,21 @@
 //! The admin listener: liveness, readiness, metrics. It has a thread and a runtime of its own, so it answers while
 //! every media core is busy.
 
+use super::credentials::{self, Access, WriteKey};
 use super::problem::Problem;
 use super::state::{Answer, Edge, text_of};
+use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
+use axum::response::IntoResponse;
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use tower_service::Service;
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -27,4 +37,38 @@ pub async fn metrics(State(edge): State<Arc<Edge>>) -> Answer {
     edge.metrics.videos.store(edge.library.catalogue().len() as u64, Relaxed);
     let text = edge.metrics.render().map_err(|_| Problem::unavailable("the metrics could not be rendered", 1))?;
     text_of(text, METRICS_TYPE, "no-store")
+}
+
+/// The service of the admin listener: with a token configured, every route but the probes asks for it.
+#[derive(Clone)]
+pub struct AdminService {
+    router: Router,
+    token: Option<WriteKey>,
+}
+
+impl AdminService {
+    pub fn new(router: Router, token: Option<WriteKey>) -> Self {
+        Self { router, token }
+    }
+
+    fn admits(&self, request: &Request<Incoming>) -> bool {
+        let Some(token) = &self.token else { return true };
+        matches!(request.uri().path(), "/healthz" | "/readyz")
+            || credentials::authorized(request.headers().get(AUTHORIZATION), token) == Access::Granted
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for AdminService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if !self.admits(&request) {
+            let problem = Problem::unauthorized("this needs the admin token, as Bearer token or Basic password");
+            return Box::pin(std::future::ready(Ok(IntoResponse::into_response(problem))));
+        }
+        let mut router = self.router.clone();
+        Box::pin(async move { router.call(request.map(Body::new)).await })
+    }
 }

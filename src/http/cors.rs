@@ -3,7 +3,7 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -13,12 +13,8 @@ const EXPOSED: &str = "Accept-Ranges, Content-Length, Content-Location, Content-
 /// Request headers that a page may send.
 const REQUESTED: &str = "Range, If-Range, If-None-Match, If-Modified-Since, Cache-Control";
 
-/// The request was made by a page; only then are the headers added.
-pub fn is_cross_origin(headers: &HeaderMap) -> bool {
-    headers.contains_key(ORIGIN)
-}
-
-/// Adds what the configured origin may see; an empty origin allows none.
+/// Adds what the configured origin may see; an empty origin allows none. Added to every answer, asked for by a page or
+/// not: a cache may give the one that it stored to the other.
 pub fn allow(origin: &str, preflight: bool, headers: &mut HeaderMap) {
     let Ok(value) = HeaderValue::try_from(origin) else { return };
     if origin.is_empty() {

@@ -24,7 +24,7 @@ pub mod upload;
 pub mod videos;
 
 use axum::Router;
-use axum::routing::{get, put};
+use axum::routing::get;
 use state::Edge;
 use std::sync::Arc;
 
@@ -33,10 +33,14 @@ pub fn media_routes(edge: Arc<Edge>) -> Router {
     Router::new()
         .route("/", get(page::index).fallback(|method| state::only_methods(method, "GET, HEAD")))
         .route("/weir.js", get(page::script).fallback(|method| state::only_methods(method, "GET, HEAD")))
+        .route("/weir.css", get(page::style).fallback(|method| state::only_methods(method, "GET, HEAD")))
         .route("/videos", get(videos::list).fallback(|method| state::only_methods(method, "GET, HEAD")))
         .route(
             "/videos/{id}",
-            get(videos::one).put(upload::put).delete(upload::delete).fallback(|method| state::only_methods(method, "GET, HEAD, PUT, DELETE")),
+            get(videos::one)
+                .put(upload::put)
+                .delete(upload::delete)
+                .fallback(|method| state::only_methods(method, "GET, HEAD, PUT, DELETE")),
         )
         .route("/videos/{id}/file", get(videos::file).fallback(|method| state::only_methods(method, "GET, HEAD")))
         .route("/videos/{id}/chunk", get(chunk::chunk).fallback(|method| state::only_methods(method, "GET, HEAD")))

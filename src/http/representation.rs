@@ -8,7 +8,7 @@ use super::conditional::{self, Access, Decision, EntityTag, Validators, http_dat
 use super::multipart;
 use super::problem::Problem;
 use super::range::{self, Resolved};
-use super::state::{Answer, Edge};
+use super::state::{Answer, Edge, header};
 use crate::media::slices::Piece;
 use crate::net::Conn;
 use crate::store::{MappedFile, Pool};
@@ -18,6 +18,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -61,13 +62,11 @@ impl Representation {
 
     /// The answer to GET or HEAD.
     pub fn answer(self, edge: &Edge, request: &Parts) -> Answer {
-        let validators =
-            Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
+        let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
         match conditional::evaluate(&request.headers, Access::Read, Some(&validators), SystemTime::now()) {
             Decision::NotModified => self.not_modified(),
             Decision::PreconditionFailed => {
-                Err(Problem::new(StatusCode::PRECONDITION_FAILED, "the video is not the one that If-Match or \
-                    If-Unmodified-Since names"))
+                Err(Problem::precondition_failed("the video is not the one that If-Match or If-Unmodified-Since names"))
             }
             Decision::Proceed { range: by_if_range } => {
                 // Ranges are defined for GET only (RFC 9110 §14.2).
@@ -100,7 +99,7 @@ impl Representation {
                 let pool = edge.read_pool.clone();
                 let file = Arc::clone(&self.file);
                 let body = MediaBody::new(file, pool, conn, Box::new(pieces), plan.content_length);
-                let content_type = HeaderValue::try_from(plan.content_type).map_err(Problem::bug)?;
+                let content_type = header(plan.content_type)?;
                 self.finish(request, StatusCode::PARTIAL_CONTENT, None, Some(content_type), body)
             }
             Resolved::Unsatisfiable => Err(Problem::range_not_satisfiable(length)),
@@ -147,7 +146,7 @@ impl Representation {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         if let Some(range) = content_range {
-            headers.insert(CONTENT_RANGE, HeaderValue::try_from(range).map_err(Problem::bug)?);
+            headers.insert(CONTENT_RANGE, header(range)?);
         }
         self.describe(headers);
         Ok(response)
@@ -173,28 +172,31 @@ struct Nested {
 
 impl Pieces for Nested {
     fn next(&mut self, pool: &Pool) -> Next {
-        if let Some(inner) = &mut self.inner {
-            match inner.next(pool) {
-                Next::End => self.inner = None,
-                found => return found,
+        loop {
+            if let Some(inner) = &mut self.inner {
+                match inner.next(pool) {
+                    Next::End => self.inner = None,
+                    found => return found,
+                }
             }
-        }
-        match (Iterator::next(&mut self.outer), &self.content) {
-            (None, _) => Next::End,
-            (Some(Piece::Source { offset, len }), Content::File(whole)) => {
-                Next::Piece(Piece::Source { offset: whole.start + offset, len })
-            }
-            (Some(Piece::Source { offset, len }), Content::Planned(plan)) => {
-                self.inner = Some(plan.pieces(offset..offset + len));
-                self.next(pool)
-            }
-            (Some(generated), _) => Next::Piece(generated),
+            let piece = match (self.outer.next(), &self.content) {
+                (None, _) => return Next::End,
+                (Some(Piece::Source { offset, len }), Content::File(whole)) => {
+                    Piece::Source { offset: whole.start + offset, len }
+                }
+                (Some(Piece::Source { offset, len }), Content::Planned(plan)) => {
+                    self.inner = Some(plan.pieces(offset..offset + len));
+                    continue;
+                }
+                (Some(generated), _) => generated,
+            };
+            return Next::Pieces(VecDeque::from([piece]));
         }
     }
 }
 
 fn random() -> Result<[u8; 24], Problem> {
     let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes).map_err(Problem::bug)?;
+    getrandom::fill(&mut bytes).map_err(|_| Problem::unavailable("the system has no random numbers yet", 1))?;
     Ok(bytes)
 }

@@ -13,7 +13,6 @@ use crate::net::Conn;
 use crate::observe::metrics::Route;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::MatchedPath;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
@@ -44,19 +43,16 @@ impl EdgeService {
 
     /// Steps 2 to 4.
     async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
-        let origin = cors::is_cross_origin(request.headers());
         let preflight = *request.method() == Method::OPTIONS;
         let refused = self.refuse(&request);
         let mut response = match refused {
-            Some(problem) => problem.into_response(),
+            Some(problem) => problem.into_response().map(Body::from),
             None => {
                 let Ok(response) = self.router.call(request.map(body_of)).await;
                 response
             }
         };
-        if origin {
-            cors::allow(&self.edge.config.cors_origin, preflight, response.headers_mut());
-        }
+        cors::allow(&self.edge.config.cors_origin, preflight, response.headers_mut());
         response
     }
 
@@ -64,11 +60,11 @@ impl EdgeService {
         let limit = self.edge.config.head_bytes_max.0;
         if head_bytes(request) > limit {
             let detail = format!("the head of a request may have {limit} bytes");
-            return Some(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
+            return Some(Problem::header_fields_too_large(detail));
         }
         let conn = request.extensions().get::<Arc<Conn>>()?;
         let wait = self.peers.admit(conn.peer.ip(), Instant::now()).err()?;
-        Some(Problem::too_many_requests(wait))
+        Some(Problem::too_many_requests("this address asks too often", wait.as_secs() + 1))
     }
 }
 
@@ -95,7 +91,6 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
         Box::pin(async move {
             let mut response = service.answer(request).await;
             entry.status = response.status();
-            entry.route = Route::of(response.extensions_mut().remove::<MatchedPath>().as_ref().map(MatchedPath::as_str));
             if entry.status.is_client_error() || entry.status.is_server_error() {
                 entry.put_id(&mut response);
             }
@@ -133,7 +128,7 @@ impl Entry {
             // An odd factor walks through all 2^64 values: ids differ within a run and look unlike each other.
             id: edge.run_id.wrapping_add(REQUESTS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             line,
-            route: Route::Other,
+            route: Route::of(request.uri().path()),
             status: StatusCode::OK,
             sent_bytes: 0,
             finished: false,
@@ -189,7 +184,7 @@ impl http_body::Body for Logged {
     type Error = axum::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = self.project();
+        let mut this = self.project();
         let frame = ready!(this.inner.as_mut().poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {

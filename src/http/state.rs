@@ -41,7 +41,9 @@ impl Edge {
     pub fn authorize(&self, headers: &HeaderMap) -> Result<(), Problem> {
         match credentials::authorized(headers.get(AUTHORIZATION), &self.write_key) {
             Access::Granted => Ok(()),
-            Access::Missing => Err(Problem::unauthorized("this needs the write key, as Bearer token or Basic password")),
+            Access::Missing => {
+                Err(Problem::unauthorized("this needs the write key, as Bearer token or Basic password"))
+            }
             Access::Wrong => Err(Problem::unauthorized("the write key is wrong")),
         }
     }
@@ -79,4 +81,9 @@ pub async fn only_methods(method: Method, allow: &'static str) -> Answer {
 /// No such route.
 pub async fn nowhere(uri: Uri) -> Problem {
     Problem::not_found(format!("nothing is at {}; the page at / lists what there is", uri.path()))
+}
+
+/// A header value that was made from checked text.
+pub fn header(value: String) -> Result<HeaderValue, Problem> {
+    HeaderValue::try_from(value).map_err(|_| Problem::bad_request("a value cannot stand in a header field"))
 }

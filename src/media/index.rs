@@ -66,7 +66,10 @@ pub enum TrackKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// `drop` is an explicit `drop=0|1`, which overrides the separator.
-    Timecode { label: Label, drop: Option<bool> },
+    Timecode {
+        label: Label,
+        drop: Option<bool>,
+    },
     Time(DecimalTime),
     Frame(u64),
 }
@@ -153,4 +156,22 @@ pub enum Until {
 pub struct Index {
     entry: Bytes,
     summary: Summary,
+}
+
+impl Index {
+    pub fn build(_: &dyn ReadAt) -> Result<Vec<u8>, BuildError> {
+        Err(BuildError::Unsupported)
+    }
+    pub fn open(_: Bytes) -> Result<Self, EntryError> {
+        Err(EntryError(String::new()))
+    }
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+    pub fn needs_source(&self) -> bool {
+        false
+    }
+    pub fn resolve(&self, _: &dyn ReadAt, _: &Position) -> Result<Seek, SeekError> {
+        Err(SeekError::Unsupported(self.entry.len().to_string()))
+    }
 }

@@ -44,9 +44,20 @@ const STATUSES: [u16; 25] = [
 ];
 
 impl Route {
-    /// The route of a matched path.
-    pub fn of(matched: Option<&str>) -> Self {
-        ROUTES.iter().find(|(_, path)| matched == Some(path)).map_or(Self::Other, |(route, _)| *route)
+    /// The route of a request path, as the route table has it.
+    pub fn of(path: &str) -> Self {
+        let mut segments = path.split('/').skip(1);
+        let mut next = || segments.next();
+        match (next(), next(), next(), next()) {
+            (Some(""), None, ..) => Self::Page,
+            (Some("videos"), None, ..) => Self::Videos,
+            (Some("videos"), Some(_), None, _) => Self::Video,
+            (Some("videos"), Some(_), Some("file"), None) => Self::File,
+            (Some("videos"), Some(_), Some("chunk"), None) => Self::Chunk,
+            (Some("videos"), Some(_), Some("seek"), None) => Self::Seek,
+            (Some("videos"), Some(_), Some("upload"), None) => Self::Upload,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -130,7 +141,8 @@ impl Collector for Exported {
 impl Metrics {
     fn encode_requests(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         use prometheus_client::metrics::MetricType::Counter;
-        let mut family = encoder.encode_descriptor("requests", "Requests answered, by route and status", None, Counter)?;
+        let mut family =
+            encoder.encode_descriptor("requests", "Requests answered, by route and status", None, Counter)?;
         for (row, (_, route)) in ROUTES.iter().enumerate() {
             for (column, status) in STATUSES.iter().enumerate() {
                 let count = self.requests[row][column].load(Relaxed);
@@ -160,8 +172,8 @@ mod tests {
     fn the_text_names_what_was_counted() {
         let metrics = Arc::new(Metrics::new(Arc::default(), Instant::now()));
         metrics.traffic.sent.fetch_add(1234, Relaxed);
-        metrics.count_request(Route::of(Some("/videos/{id}/file")), 206, 500);
-        metrics.count_request(Route::of(None), 404, 1);
+        metrics.count_request(Route::of("/videos/a%2Fb.mp4/file"), 206, 500);
+        metrics.count_request(Route::of("/debug"), 404, 1);
         let text = metrics.render().expect("rendered");
         assert!(text.contains("weir_bytes_sent_total 1234\n"), "{text}");
         assert!(text.contains("weir_requests_total{route=\"/videos/{id}/file\",status=\"206\"} 1\n"), "{text}");

@@ -12,6 +12,5 @@ pub mod mapped;
 pub mod pool;
 pub mod residency;
 
-
 pub use mapped::MappedFile;
 pub use pool::Pool;
