@@ -3,7 +3,6 @@
 use super::cache::Cache;
 use super::catalogue::{Catalogue, Change};
 use super::indexer::{Indexing, Parser};
-use super::key::{KeyError, WriteKey};
 use super::room::Room;
 use super::scan::Root;
 use super::shelf::{Kind, Shelf};
@@ -159,22 +158,8 @@ impl Library {
     }
 
     /// One video. Lock-free; the id is a key and nothing else.
-    pub fn get(&self, id: &str) -> Option<Arc<Video>> {
+    pub fn video(&self, id: &str) -> Option<Arc<Video>> {
         self.inner.catalogue.load().get(id).cloned()
-    }
-}
-
-impl Library {
-    /// The write key: the configured one, or the one kept in the state directory, generated at the first start. The
-    /// flag says that it was generated just now, so that it can be printed once.
-    pub fn write_key(&self, configured: Option<&str>) -> Result<(WriteKey, bool), KeyError> {
-        if let Some(key) = configured.and_then(|key| WriteKey::new(key.to_owned())) {
-            return Ok((key, false));
-        }
-        match &self.inner.config.state_dir {
-            Some(state_dir) => WriteKey::load_or_generate(state_dir),
-            None => Ok((WriteKey::generate()?, true)),
-        }
     }
 }
 

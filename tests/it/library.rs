@@ -83,7 +83,7 @@ fn ids(library: &Library) -> Vec<String> {
 }
 
 fn etag(library: &Library, id: &str) -> String {
-    library.get(id).expect("listed").etag().to_owned()
+    library.video(id).expect("listed").etag().to_owned()
 }
 
 #[track_caller]
@@ -104,9 +104,9 @@ fn watching(library: &Library, place: &Place) {
     let probe = place.dir.path().join("probe");
     fs::write(&probe, b"probe").expect("written");
     fs::rename(&probe, place.library().join("probe")).expect("renamed");
-    eventually("the probe is listed", SOON, || library.get("probe").is_some());
+    eventually("the probe is listed", SOON, || library.video("probe").is_some());
     fs::remove_file(place.library().join("probe")).expect("removed");
-    eventually("the probe is gone", SOON, || library.get("probe").is_none());
+    eventually("the probe is gone", SOON, || library.video("probe").is_none());
 }
 
 async fn put(library: &Library, id: &str, bytes: &[u8]) -> Result<Stored, UploadError> {
@@ -213,9 +213,9 @@ fn what_is_listed_and_what_is_not() {
     let expected =
         ["a.mp4", "alias/b c.ts", "alias/deep/ü.txt", "in.mp4", "sub/b c.ts", "sub/deep/ü.txt"].map(str::to_owned);
     assert_eq!(ids(&library), expected);
-    assert_eq!(library.get("sub/b c.ts").expect("listed").size_bytes(), 2);
+    assert_eq!(library.video("sub/b c.ts").expect("listed").size_bytes(), 2);
     for id in ["", "/", "..", "../secret.mp4", "sub", "sub/", "/a.mp4", "./a.mp4", "sub/../a.mp4", "a.mp4\0"] {
-        assert!(library.get(id).is_none(), "{id:?}");
+        assert!(library.video(id).is_none(), "{id:?}");
     }
     let tag = etag(&library, "a.mp4");
     assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2 && !tag[1..tag.len() - 1].contains('"'));
@@ -240,16 +240,16 @@ async fn a_file_that_changed_is_not_handed_out_under_its_old_etag() {
     config.poll = Some(Duration::from_secs(3600));
     config.settle = Duration::from_millis(300);
     let library = Library::open(config).expect("opened");
-    let video = library.get("a").expect("listed");
+    let video = library.video("a").expect("listed");
     assert_eq!(&video.file().await.expect("opened").slice(0..9)[..], b"first");
     fs::write(&path, b"other!").expect("written");
     assert!(matches!(video.file().await, Err(FileError::Changed { .. })), "already open");
-    eventually("the change is listed", SOON, || library.get("a").is_some_and(|v| v.size_bytes() == 6));
-    let now = library.get("a").expect("listed");
+    eventually("the change is listed", SOON, || library.video("a").is_some_and(|v| v.size_bytes() == 6));
+    let now = library.video("a").expect("listed");
     assert_ne!(now.etag(), video.etag());
     assert_eq!(&now.file().await.expect("opened").slice(0..9)[..], b"other!");
     // A link in the place of a listed file is refused, even to a file of the same content.
-    let b = library.get("b").expect("listed");
+    let b = library.video("b").expect("listed");
     fs::rename(place.library().join("b"), place.library().join("c")).expect("renamed");
     symlink("c", place.library().join("b")).expect("linked");
     assert!(matches!(b.file().await, Err(FileError::Changed { .. })), "not followed");
@@ -267,7 +267,7 @@ async fn open_files_are_bounded_and_reopened() {
     let directory = place.library().canonicalize().expect("there");
     for round in 0..2 {
         for n in 0..40 {
-            let video = library.get(&format!("{n:02}")).expect("listed");
+            let video = library.video(&format!("{n:02}")).expect("listed");
             let file = video.file().await.expect("opened");
             assert_eq!(&file.slice(0..99)[..], format!("file {n:02}").as_bytes(), "round {round}");
         }
@@ -290,12 +290,12 @@ fn a_file_that_is_written_slowly_is_listed_when_it_is_closed() {
     for _ in 0..10 {
         file.write_all(&[1; 1000]).expect("written");
         std::thread::sleep(Duration::from_millis(50));
-        assert!(library.get("slow.mp4").is_none(), "still open");
+        assert!(library.video("slow.mp4").is_none(), "still open");
     }
     drop(file);
-    let after = eventually("listed on close", SOON, || library.get("slow.mp4").is_some());
+    let after = eventually("listed on close", SOON, || library.video("slow.mp4").is_some());
     assert!(after < Duration::from_millis(1500), "on close, not after settling: {after:?}");
-    assert_eq!(library.get("slow.mp4").expect("listed").size_bytes(), 10_000);
+    assert_eq!(library.video("slow.mp4").expect("listed").size_bytes(), 10_000);
 }
 
 #[test]
@@ -309,14 +309,14 @@ fn a_file_that_nobody_closes_is_listed_two_seconds_after_it_stopped_growing() {
         std::thread::sleep(Duration::from_millis(300));
     }
     let grown = Instant::now();
-    eventually("listed", SOON, || library.get("open.mp4").is_some());
+    eventually("listed", SOON, || library.video("open.mp4").is_some());
     // The last byte was written up to 300 ms before `grown`.
     assert!(grown.elapsed() >= Duration::from_millis(1600), "{:?}", grown.elapsed());
     assert!(grown.elapsed() < Duration::from_secs(5), "{:?}", grown.elapsed());
     let before = etag(&library, "open.mp4");
     file.write_all(b"more").expect("written");
     drop(file);
-    eventually("updated", SOON, || library.get("open.mp4").is_some_and(|v| v.size_bytes() == 5004));
+    eventually("updated", SOON, || library.video("open.mp4").is_some_and(|v| v.size_bytes() == 5004));
     assert_ne!(etag(&library, "open.mp4"), before);
 }
 
@@ -328,12 +328,12 @@ fn renamed_deleted_modified_touched() {
     watching(&library, &place);
     let first = etag(&library, "a");
     fs::write(&path, b"two").expect("written");
-    eventually("modified in place", SOON, || library.get("a").is_some_and(|v| v.etag() != first));
+    eventually("modified in place", SOON, || library.video("a").is_some_and(|v| v.etag() != first));
     let second = etag(&library, "a");
     let new = place.dir.path().join("new");
     fs::write(&new, b"three").expect("written");
     fs::rename(&new, &path).expect("renamed");
-    eventually("replaced by rename", SOON, || library.get("a").is_some_and(|v| v.size_bytes() == 5));
+    eventually("replaced by rename", SOON, || library.video("a").is_some_and(|v| v.size_bytes() == 5));
     assert_ne!(etag(&library, "a"), second);
     fs::rename(&path, place.library().join("b")).expect("renamed");
     eventually("renamed", SOON, || ids(&library) == ["b"]);
@@ -341,13 +341,13 @@ fn renamed_deleted_modified_touched() {
     // Both times, as touch(1) sets them: for the modification time alone the kernel reports a write.
     let times = fs::FileTimes::new().set_accessed(std::time::UNIX_EPOCH).set_modified(std::time::UNIX_EPOCH);
     File::open(place.library().join("b")).expect("there").set_times(times).expect("touched");
-    eventually("touched", Duration::from_secs(1), || library.get("b").is_some_and(|v| v.etag() != before));
+    eventually("touched", Duration::from_secs(1), || library.video("b").is_some_and(|v| v.etag() != before));
     fs::remove_file(place.library().join("b")).expect("removed");
     eventually("deleted", SOON, || ids(&library).is_empty());
     symlink("/etc/passwd", place.library().join("passwd")).expect("linked");
     fs::write(place.library().join(".x"), b"x").expect("written");
     fs::write(place.library().join("last"), b"x").expect("written");
-    eventually("the last one", SOON, || library.get("last").is_some());
+    eventually("the last one", SOON, || library.video("last").is_some());
     assert_eq!(ids(&library), ["last"]);
 }
 
@@ -363,7 +363,7 @@ fn directories_come_move_and_go() {
     }
     eventually("all are listed", SOON, || library.catalogue().len() == 40);
     fs::rename(place.library().join("d0"), place.library().join("moved")).expect("renamed");
-    let listed = |id: &str| library.get(id).is_some();
+    let listed = |id: &str| library.video(id).is_some();
     eventually("moved", SOON, || listed("moved/e/f/x") && listed("moved/y") && !listed("d0/y") && !listed("d0/e/f/x"));
     place.write("moved/e/later", b"later");
     eventually("the moved directory is watched", Duration::from_secs(1), || listed("moved/e/later"));
@@ -391,9 +391,9 @@ fn a_change_below_a_link_shows_under_each_id() {
     let library = place.open();
     watching(&library, &place);
     place.write("real/b", b"b");
-    eventually("both", SOON, || library.get("real/b").is_some() && library.get("alias/b").is_some());
+    eventually("both", SOON, || library.video("real/b").is_some() && library.video("alias/b").is_some());
     fs::remove_file(place.library().join("real/a")).expect("removed");
-    eventually("neither", SOON, || library.get("real/a").is_none() && library.get("alias/a").is_none());
+    eventually("neither", SOON, || library.video("real/a").is_none() && library.video("alias/a").is_none());
 }
 
 #[test]
@@ -408,9 +408,9 @@ fn polling_sees_the_same() {
     for _ in 0..10 {
         file.write_all(b"x").expect("written");
         std::thread::sleep(Duration::from_millis(100));
-        assert!(library.get("grows").is_none(), "it grows");
+        assert!(library.video("grows").is_none(), "it grows");
     }
-    eventually("it has settled", SOON, || library.get("grows").is_some_and(|v| v.size_bytes() == 10));
+    eventually("it has settled", SOON, || library.video("grows").is_some_and(|v| v.size_bytes() == 10));
     place.write("new/b", b"b");
     fs::remove_file(place.library().join("a")).expect("removed");
     eventually("came and went", SOON, || ids(&library) == ["grows", "new/b"]);
@@ -437,7 +437,7 @@ async fn a_hundred_requests_build_one_index_even_if_the_first_goes_away() {
     let mut config = place.config();
     let count = counting(&mut config, Duration::from_millis(200));
     let library = Library::open(config).expect("opened");
-    let video = library.get("a.mp4").expect("listed");
+    let video = library.video("a.mp4").expect("listed");
     assert!(matches!(video.index_state(), IndexState::Pending));
     let first = tokio::time::timeout(Duration::from_millis(50), library.index(&video)).await;
     assert!(first.is_err(), "the first requester went away");
@@ -470,10 +470,10 @@ async fn a_panic_in_the_parser_is_this_videos_problem() {
         Index::build(file)
     });
     let library = Library::open(config).expect("opened");
-    let evil = library.get("evil.mp4").expect("listed");
+    let evil = library.video("evil.mp4").expect("listed");
     assert!(matches!(library.index(&evil).await, Err(IndexError::Malformed(_))));
     assert!(matches!(evil.index_state(), IndexState::None(NoIndex::Malformed(_))));
-    library.index(&library.get("good.mp4").expect("listed")).await.expect("an index");
+    library.index(&library.video("good.mp4").expect("listed")).await.expect("an index");
 }
 
 fn indexed(library: &Library) {
@@ -503,7 +503,10 @@ fn a_second_start_of_a_thousand_videos_parses_nothing() {
     assert_eq!(library.parsed(), 0);
     let ready = library.catalogue().videos().iter().filter(|v| matches!(v.index_state(), IndexState::Ready(_))).count();
     assert_eq!(ready, 750);
-    assert!(matches!(library.get("3/3.mp4").expect("listed").index_state(), IndexState::None(NoIndex::Unsupported(_))));
+    assert!(matches!(
+        library.video("3/3.mp4").expect("listed").index_state(),
+        IndexState::None(NoIndex::Unsupported(_))
+    ));
 }
 
 #[tokio::test]
@@ -530,7 +533,7 @@ async fn corrupt_and_stale_entries_are_rebuilt_once_with_one_warning() {
     for bytes in damaged {
         fs::write(entry, &bytes).expect("written");
         let library = place.open();
-        let video = library.get("corrupt-entry.mp4").expect("listed");
+        let video = library.video("corrupt-entry.mp4").expect("listed");
         library.index(&video).await.expect("rebuilt");
         library.index(&video).await.expect("open");
         assert_eq!(library.parsed(), 1, "one rebuild");
@@ -543,13 +546,13 @@ async fn corrupt_and_stale_entries_are_rebuilt_once_with_one_warning() {
     longer.extend_from_slice(b"\0\0\0\x08free");
     place.write("corrupt-entry.mp4", &longer);
     let library = place.open();
-    library.index(&library.get("corrupt-entry.mp4").expect("listed")).await.expect("rebuilt");
+    library.index(&library.video("corrupt-entry.mp4").expect("listed")).await.expect("rebuilt");
     assert_eq!(library.parsed(), 1);
     assert_eq!(warnings_about("corrupt-entry.mp4"), expected + 1);
     assert_eq!(entries().len(), 1);
     drop(library);
     let library = place.open();
-    library.index(&library.get("corrupt-entry.mp4").expect("listed")).await.expect("cached");
+    library.index(&library.video("corrupt-entry.mp4").expect("listed")).await.expect("cached");
     assert_eq!(library.parsed(), 0);
 }
 
@@ -560,11 +563,11 @@ async fn the_cache_may_be_deleted_while_running_or_not_be_writable_at_all() {
     place.write("a.mp4", TINY_MP4);
     place.write("b.mp4", TINY_MP4);
     let library = place.open();
-    let a = library.get("a.mp4").expect("listed");
+    let a = library.video("a.mp4").expect("listed");
     library.index(&a).await.expect("an index");
     fs::remove_dir_all(place.state()).expect("deleted");
     library.index(&a).await.expect("still open");
-    library.index(&library.get("b.mp4").expect("listed")).await.expect("an index");
+    library.index(&library.video("b.mp4").expect("listed")).await.expect("an index");
     assert_eq!(fs::read_dir(place.state().join("index")).expect("there again").count(), 1);
     drop(library);
     let mut config = place.config();
@@ -573,7 +576,7 @@ async fn the_cache_may_be_deleted_while_running_or_not_be_writable_at_all() {
     config.state_dir = Some(file);
     let library = Library::open(config).expect("opened without a cache");
     for id in ["a.mp4", "b.mp4"] {
-        library.index(&library.get(id).expect("listed")).await.expect("an index");
+        library.index(&library.video(id).expect("listed")).await.expect("an index");
     }
     assert_eq!(warnings_about("not-a-directory"), 1);
 }
@@ -589,7 +592,7 @@ async fn opened_indexes_are_bounded_and_come_back_from_the_cache() {
     let library = Library::open(config).expect("opened");
     for _ in 0..3 {
         for n in 0..30 {
-            library.index(&library.get(&format!("{n}.mp4")).expect("listed")).await.expect("an index");
+            library.index(&library.video(&format!("{n}.mp4")).expect("listed")).await.expect("an index");
         }
     }
     assert_eq!(library.parsed(), 30);
@@ -626,10 +629,10 @@ async fn a_whole_upload_is_created_then_replaced() {
     let mut upload = library.begin_upload("a.mp4", None, Condition::Always).await.expect("begun");
     for piece in first.chunks(100_000) {
         upload.write(Bytes::copy_from_slice(piece)).await.expect("written");
-        assert!(library.get("a.mp4").is_none() && !place.library().join("a.mp4").exists(), "not visible yet");
+        assert!(library.video("a.mp4").is_none() && !place.library().join("a.mp4").exists(), "not visible yet");
     }
     let Ok(Stored::Created(video)) = upload.finish().await else { panic!("created") };
-    assert_eq!(library.get("a.mp4").expect("listed").etag(), video.etag());
+    assert_eq!(library.video("a.mp4").expect("listed").etag(), video.etag());
     assert_eq!(fs::read(place.library().join("a.mp4")).expect("there"), first);
     let reader = video.file().await.expect("opened");
     let Ok(Stored::Replaced(newer)) = put(&library, "a.mp4", b"second").await else { panic!("replaced") };
@@ -639,9 +642,9 @@ async fn a_whole_upload_is_created_then_replaced() {
     assert!(place.hidden().is_empty());
     // The watcher sees what was done and has nothing to add.
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(library.get("a.mp4").expect("listed").etag(), newer.etag());
+    assert_eq!(library.video("a.mp4").expect("listed").etag(), newer.etag());
     assert!(matches!(put(&library, "empty", b"").await, Ok(Stored::Created(_))));
-    assert!(library.get("empty").expect("listed").file().await.expect("opened").is_empty());
+    assert!(library.video("empty").expect("listed").file().await.expect("opened").is_empty());
 }
 
 #[tokio::test]
@@ -748,9 +751,9 @@ async fn deletes() {
     let place = Place::new();
     place.write("sub/a", b"bytes");
     let library = place.open();
-    let reader = library.get("sub/a").expect("listed").file().await.expect("opened");
+    let reader = library.video("sub/a").expect("listed").file().await.expect("opened");
     library.delete("sub/a").await.expect("deleted");
-    assert!(library.get("sub/a").is_none() && !place.library().join("sub/a").exists());
+    assert!(library.video("sub/a").is_none() && !place.library().join("sub/a").exists());
     assert_eq!(&reader.slice(0..9)[..], b"bytes");
     assert!(matches!(library.delete("sub/a").await, Err(DeleteError::NotFound { .. })));
     for id in ["../state", "sub", ""] {
@@ -778,7 +781,7 @@ async fn parts_in_any_order_and_in_parallel() {
     missing(one);
     missing(two);
     assert_eq!(library.missing("a").expect("open"), [200_000..300_000, 500_000..900_000]);
-    assert!(library.get("a").is_none() && !place.library().join("a").exists());
+    assert!(library.video("a").is_none() && !place.library().join("a").exists());
     missing(part(&library, "a", 200_000, &bytes[200_000..300_000], total).await);
     let done = part(&library, "a", 500_000, &bytes[500_000..900_000], total).await;
     assert!(matches!(done, Ok(PartOutcome::Created(_))), "{done:?}");
@@ -858,7 +861,7 @@ async fn what_is_missing_survives_a_restart_and_a_torn_record() {
     // The locks of the process that "crashed" are those of this process: they go with its files.
     let library = place.open();
     assert_eq!(library.missing("a").expect("taken up"), [30_000..50_000, 60_000..100_000]);
-    assert!(library.get("a").is_none());
+    assert!(library.video("a").is_none());
     missing(part(&library, "a", 60_000, &bytes[60_000..], 100_000).await);
     let done = part(&library, "a", 30_000, &bytes[30_000..50_000], 100_000).await;
     assert!(matches!(done, Ok(PartOutcome::Created(_))), "{done:?}");
@@ -1093,14 +1096,14 @@ async fn a_read_only_library_serves_and_denies() {
         None
     };
     library = place.open();
-    assert_eq!(&library.get("a").expect("listed").file().await.expect("opened").slice(0..9)[..], b"bytes");
+    assert_eq!(&library.video("a").expect("listed").file().await.expect("opened").slice(0..9)[..], b"bytes");
     let whole = put(&library, "b", b"x").await;
     let parts = part(&library, "b", 0, b"x", 2).await;
     if _mounted.is_some() {
         assert!(matches!(whole, Err(UploadError::Denied { .. })), "{whole:?}");
         assert!(matches!(parts, Err(UploadError::Denied { .. })), "{parts:?}");
         assert!(matches!(library.delete("a").await, Err(DeleteError::Denied { .. })));
-        assert!(library.get("a").is_some());
+        assert!(library.video("a").is_some());
     } else {
         assert!(whole.is_err() && parts.is_err());
     }
@@ -1118,7 +1121,7 @@ fn the_library_goes_when_its_last_handle_goes() {
         names.filter(|n| n.trim() == "weir-watch").count()
     };
     assert!(threads() >= 1);
-    let video = library.get("a.mp4").expect("listed");
+    let video = library.video("a.mp4").expect("listed");
     let weak = Arc::downgrade(&video);
     drop((video, library));
     eventually("the watcher and the indexer let go", SOON, || weak.upgrade().is_none());
