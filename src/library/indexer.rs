@@ -63,6 +63,8 @@ pub(super) struct Poke {
 #[derive(Default)]
 struct Poked {
     changed: bool,
+    /// Videos left, so there may be entries to prune; also so at the start.
+    left: bool,
     stop: bool,
 }
 
@@ -77,9 +79,12 @@ impl Indexing {
         }
     }
 
-    /// Something was listed or left.
-    pub(super) fn catalogue_changed(&self) {
-        lock(&self.poke.state).changed = true;
+    /// Something was listed, or something left.
+    pub(super) fn catalogue_changed(&self, left: bool) {
+        let mut poked = lock(&self.poke.state);
+        poked.changed = true;
+        poked.left |= left;
+        drop(poked);
         self.poke.wake.notify_one();
     }
 
@@ -117,7 +122,7 @@ impl Library {
         if self.inner.indexing.started.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.inner.indexing.catalogue_changed();
+        self.inner.indexing.catalogue_changed(true);
         let poke = Arc::clone(&self.inner.indexing.poke);
         let library = Arc::downgrade(&self.inner);
         let started = thread::Builder::new().name("weir-indexer".to_owned()).spawn(move || background(&library, &poke));
@@ -248,7 +253,7 @@ fn background(library: &Weak<Inner>, poke: &Poke) {
         tracing::debug!(%error, "background indexer at normal priority");
     }
     loop {
-        {
+        let left = {
             let mut poked = lock(&poke.state);
             while !poked.changed && !poked.stop {
                 poked = poke.wake.wait(poked).unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -257,15 +262,16 @@ fn background(library: &Weak<Inner>, poke: &Poke) {
                 return;
             }
             poked.changed = false;
-        }
-        if index_pending(library, poke).is_none() {
+            std::mem::take(&mut poked.left)
+        };
+        if index_pending(library, poke, left).is_none() {
             return;
         }
     }
 }
 
 /// One pass over what is pending; `None` when the library is gone.
-fn index_pending(library: &Weak<Inner>, poke: &Poke) -> Option<()> {
+fn index_pending(library: &Weak<Inner>, poke: &Poke, prune: bool) -> Option<()> {
     let pending: Vec<Weak<Video>> = {
         let inner = library.upgrade()?;
         let catalogue = inner.catalogue.load();
@@ -278,11 +284,9 @@ fn index_pending(library: &Weak<Inner>, poke: &Poke) -> Option<()> {
         inner.indexing.progress.send_replace(Progress { done, total });
         // A replaced or deleted video is dropped from the catalogue and need not be indexed.
         if let Some(video) = video.upgrade().filter(|v| v.known.get().is_none()) {
-            let (mut outcome, start) = join(&video);
-            if let Some(start) = start {
+            // Otherwise a request is at it.
+            if let (_, Some(start)) = join(&video) {
                 inner.fly(&video, &start);
-            } else {
-                drop(outcome.borrow_and_update());
             }
         }
         let busy = || inner.indexing.requests.load(Ordering::Relaxed) > 0;
@@ -299,7 +303,9 @@ fn index_pending(library: &Weak<Inner>, poke: &Poke) -> Option<()> {
     }
     let inner = library.upgrade()?;
     inner.indexing.progress.send_replace(Progress { done: total, total });
-    let catalogue = inner.catalogue.load_full();
-    inner.cache.prune(catalogue.videos().iter().map(|v| v.id().to_owned()));
+    if prune {
+        let catalogue = inner.catalogue.load_full();
+        inner.cache.prune(catalogue.videos().iter().map(|v| v.id().to_owned()));
+    }
     Some(())
 }

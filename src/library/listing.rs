@@ -43,9 +43,10 @@ impl Inner {
         if changes.is_empty() {
             return;
         }
+        let left = changes.iter().any(|change| matches!(change, Change::Remove(_)));
         let next = self.catalogue.load().changed(changes);
         self.catalogue.store(Arc::new(next));
-        self.indexing.catalogue_changed();
+        self.indexing.catalogue_changed(left);
     }
 
     pub(super) fn new_video(&self, found: Found) -> Arc<Video> {

@@ -11,18 +11,31 @@
 
 pub mod cache;
 pub mod catalogue;
+mod continued;
+pub mod delete;
+mod hidden;
 pub mod indexer;
+mod journal;
 pub mod key;
 mod listing;
 pub mod name;
 mod open;
+pub mod parts;
+mod publish;
+pub mod ranges;
+mod room;
 pub mod scan;
 mod shelf;
+pub mod upload;
 pub mod video;
 mod watch;
+mod writer;
 
 pub use catalogue::Catalogue;
+pub use delete::DeleteError;
 pub use indexer::{IndexError, Progress};
-pub use key::WriteKey;
+pub use key::{KeyError, WriteKey};
 pub use open::{Library, LibraryConfig, OpenError};
+pub use parts::{Part, PartOutcome};
+pub use upload::{Condition, Stored, Upload, UploadError};
 pub use video::{FileError, IndexState, NoIndex, Video};

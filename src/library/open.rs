@@ -1,19 +1,21 @@
 //! The library as a whole: its configuration, how it starts, what its parts share.
 
 use super::cache::Cache;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Change};
 use super::indexer::{Indexing, Parser};
+use super::room::Room;
 use super::scan::Root;
 use super::shelf::{Kind, Shelf};
 use super::video::{Opener, Video};
 use super::watch::{self, Message};
+use super::{hidden::Hidden, parts::Parts};
 use crate::media::index::Index;
 use crate::store::Pool;
 use arc_swap::{ArcSwap, Guard};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How a library is opened. [`LibraryConfig::new`] has the defaults.
 #[derive(Clone)]
@@ -100,6 +102,11 @@ pub(super) struct Inner {
     pub(super) indexes: Shelf,
     pub(super) indexing: Indexing,
     pub(super) write_pool: Pool,
+    pub(super) hidden: Hidden,
+    pub(super) room: Arc<Room>,
+    pub(super) parts: Parts,
+    /// Modification time given to the newest upload.
+    pub(super) last_modified: Mutex<SystemTime>,
     messages: Mutex<mpsc::Sender<Message>>,
 }
 
@@ -117,12 +124,11 @@ impl Library {
             changed: Mutex::new(messages.clone()),
         });
         let listing = root.scan();
-        let changes = listing
-            .files
-            .into_iter()
-            .map(|found| super::catalogue::Change::Put(Arc::new(Video::new(found, false, Arc::clone(&opener)))));
+        let changes =
+            listing.files.into_iter().map(|found| Change::Put(Arc::new(Video::new(found, false, Arc::clone(&opener)))));
         let catalogue = Catalogue::default().changed(changes.collect());
         let indexes = Kind { used: |video| video.index.used(), clear: |video| video.index.clear() };
+        let hidden = Hidden::new(&root);
         let inner = Inner {
             catalogue: ArcSwap::from_pointee(catalogue),
             changing: Mutex::new(()),
@@ -133,11 +139,16 @@ impl Library {
             indexes: Shelf::new(indexes, config.indexes_open_max, config.index_bytes_max),
             indexing: Indexing::new(),
             write_pool: Pool::new("write", config.write_threads),
+            room: Arc::new(Room::new(root.path(), config.space_reserve)),
+            parts: Parts::new(config.state_dir.as_deref(), &hidden),
+            hidden,
+            last_modified: Mutex::new(SystemTime::UNIX_EPOCH),
             messages: Mutex::new(messages),
             root,
             config,
         };
         let inner = Arc::new(inner);
+        inner.resume_uploads();
         watch::start(&inner, received).map_err(OpenError::Watcher)?;
         Ok(Self { inner })
     }

@@ -158,7 +158,7 @@ impl Root {
     fn resolve(&self, link: &Path) -> Option<(PathBuf, Metadata)> {
         let target = fs::canonicalize(link).ok()?;
         if target != self.0 && self.id_of(&target).is_none() {
-            tracing::debug!(path = %link.display(), "link not followed: it leaves the library or leads to a hidden name");
+            tracing::debug!(path = %link.display(), "link not followed: it leads out of the library");
             return None;
         }
         // The target is resolved: a link here would be one that was put in its place.

@@ -118,6 +118,7 @@ impl Watch {
             }
             if self.last_housekeeping.elapsed() >= HOUSEKEEPING.min(inner.config.upload_expiry / 4) {
                 self.last_housekeeping = Instant::now();
+                inner.expire_uploads();
             }
         }
     }
