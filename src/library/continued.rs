@@ -27,6 +27,9 @@ impl Inner {
                         Ok(None) => {}
                         Err(error) => tracing::warn!(path = %path.display(), %error, "upload not taken up again"),
                     }
+                } else if path.extension().is_some_and(|extension| extension == "tmp") {
+                    // A journal that was being written anew; the old one holds.
+                    let _ = fs::remove_file(&path);
                 }
             }
         }

@@ -60,6 +60,8 @@ struct Watch {
 struct Batch {
     /// In the order of arrival; a later event about the same path may settle it.
     look: Vec<(PathBuf, Trust)>,
+    /// Found changed while a request was answered; what inotify says about the same path is more precise.
+    hints: Vec<PathBuf>,
     /// Directories that came, went or moved: their watches are stale.
     directories: Vec<PathBuf>,
     overflow: bool,
@@ -183,6 +185,12 @@ impl Watch {
             }
             latest.insert(path, *trust);
         }
+        for path in &batch.hints {
+            if !latest.contains_key(path.as_path()) {
+                order.push(path);
+                latest.insert(path, Trust::MayGrow);
+            }
+        }
         let mut settled = HashSet::new();
         for path in order {
             let trust = latest[path.as_path()];
@@ -198,7 +206,7 @@ impl Watch {
         }
         if self.links && !settled.is_empty() {
             self.rescan_links(inner, &settled);
-        } else if self.links && !batch.look.is_empty() {
+        } else if self.links && !(batch.look.is_empty() && batch.hints.is_empty()) {
             self.rescan_links(inner, &HashSet::new());
         }
     }
@@ -315,7 +323,7 @@ impl Watch {
 impl Batch {
     fn take(&mut self, message: Message) {
         match message {
-            Message::Look(path) => self.look.push((path, Trust::MayGrow)),
+            Message::Look(path) => self.hints.push(path),
             Message::Event(Ok(event)) => self.take_event(event),
             Message::Event(Err(error)) => {
                 tracing::debug!(%error, "watching reported an error; everything is read again");
