@@ -106,7 +106,7 @@ pub fn content_type(video: &Video) -> HeaderValue {
 }
 
 /// The JSON of one video (docs/api.md).
-fn describe(video: &Video) -> Value {
+pub fn describe(video: &Video) -> Value {
     let state = video.index_state();
     let (word, reason) = match &state {
         IndexState::Pending => ("pending", None),

@@ -39,6 +39,7 @@ pub struct Conn {
     /// `read_bytes` when the last request ended: more means that a head is arriving.
     boundary: AtomicU64,
     write_blocked: AtomicBool,
+    linger: AtomicBool,
     handed: [(AtomicUsize, AtomicUsize); HANDED_MAX],
     handed_next: AtomicUsize,
 }
@@ -66,6 +67,7 @@ impl Conn {
             written_bytes: AtomicU64::new(0),
             boundary: AtomicU64::new(0),
             write_blocked: AtomicBool::new(false),
+            linger: AtomicBool::new(false),
             handed: std::array::from_fn(|_| (AtomicUsize::new(0), AtomicUsize::new(0))),
             handed_next: AtomicUsize::new(0),
         }
@@ -89,6 +91,16 @@ impl Conn {
             let slot = &self.handed[(newest - back) % HANDED_MAX];
             slot.0.load(Relaxed) <= start && end <= slot.1.load(Relaxed)
         })
+    }
+
+    /// A request was answered before its body was read: at the end, wait for the client to see the answer. A close
+    /// with unread bytes would reset the connection and could take the answer away (RFC 9112 §9.6).
+    pub fn linger(&self) {
+        self.linger.store(true, Relaxed);
+    }
+
+    pub(super) fn lingers(&self) -> bool {
+        self.linger.load(Relaxed)
     }
 
     pub(super) fn request_began(&self) {

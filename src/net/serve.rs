@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -48,8 +49,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 impl<M, S, B> Server<M>
 where
     M: Fn(Arc<Conn>) -> S,
-    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Send + 'static,
-    S::Future: Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Send + Unpin + 'static,
+    S::Future: Send + Unpin + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     /// Accepts until drain, then waits for connections to finish, at most for the drain limit.
@@ -97,7 +98,7 @@ where
         let stream = TokioIo::new(Stream::new(socket, Arc::clone(&conn)));
         let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn: Arc::clone(&conn) };
         let http = http1::Builder::new().max_buf_size(self.limits.buffer_bytes_max).serve_connection(stream, service);
-        tasks.spawn(Watch::new(conn, self.limits).serve(http, self.drain.clone()));
+        tasks.spawn(Watch::new(conn, self.limits).serve(Some(http), self.drain.clone()));
     }
 }
 
@@ -131,29 +132,32 @@ impl Watch {
         Self { conn, limits, phase: Phase::Idle, written: 0, since: Instant::now() }
     }
 
-    /// Serves the connection to its end, or to the first limit it breaks.
-    async fn serve<C>(mut self, http: C, drain: CancellationToken)
-    where
-        C: Future<Output = Result<(), hyper::Error>> + Graceful,
-    {
-        let mut http = pin!(http);
-        let mut drained = pin!(drain.cancelled_owned());
+    /// Serves the connection to its end, or to the first limit it breaks. Boxed once: an async function would keep
+    /// room for the connection twice, and an idle one costs what its future takes.
+    fn serve<H: Http>(mut self, http: H, drain: CancellationToken) -> impl Future<Output = ()> + Send {
+        let mut http = Box::new(http);
+        let mut drained = Box::pin(drain.cancelled_owned());
         let mut draining = false;
-        let mut sleep = pin!(tokio::time::sleep(self.limits.idle_time));
-        poll_fn(|cx| {
+        let mut sleep = Box::pin(tokio::time::sleep(self.limits.idle_time));
+        let mut lingering: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+        poll_fn(move |cx| {
+            if let Some(lingering) = &mut lingering {
+                return lingering.as_mut().poll(cx);
+            }
             if !draining && drained.as_mut().poll(cx).is_ready() {
                 draining = true;
-                http.as_mut().graceful();
+                http.finish();
             }
-            if let Poll::Ready(ended) = http.as_mut().poll(cx) {
+            if let Poll::Ready(ended) = http.poll_serve(cx) {
                 if let Err(error) = ended {
                     tracing::debug!(peer = %self.conn.peer, %error, "connection ended");
                 }
-                return Poll::Ready(());
+                let stream = if self.conn.lingers() { http.take_stream() } else { None };
+                let Some(stream) = stream else { return Poll::Ready(()) };
+                return lingering.insert(Box::pin(linger(stream))).as_mut().poll(cx);
             }
             self.poll_limits(sleep.as_mut(), cx)
         })
-        .await;
     }
 
     /// Ready when the connection has broken a limit. The timer is only moved when it must ring earlier, or has rung.
@@ -194,18 +198,51 @@ impl Drop for Watch {
     }
 }
 
-/// A connection that can be asked to finish what is in flight and close.
-trait Graceful {
-    fn graceful(self: Pin<&mut Self>);
+/// What is left to do after an answer that did not wait for its request's body: say that no more is coming, and read
+/// what the client still sends, for a while.
+async fn linger(mut stream: Stream) {
+    const LINGER: Duration = Duration::from_secs(5);
+    let read_on = async {
+        stream.shutdown().await?;
+        let mut scratch = [0u8; 4096];
+        while stream.read(&mut scratch).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(LINGER, read_on).await;
 }
 
-impl<S, B> Graceful for http1::Connection<TokioIo<Stream>, Counting<S>>
+/// hyper's connection, as far as the watch needs it.
+trait Http: Send {
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>>;
+    /// Finish what is in flight, then close.
+    fn finish(&mut self);
+    /// The stream, once served.
+    fn take_stream(&mut self) -> Option<Stream>;
+}
+
+impl<S, B> Http for Option<http1::Connection<TokioIo<Stream>, Counting<S>>>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Send + Unpin,
+    S::Future: Send + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    fn graceful(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        let Some(connection) = self else { return Poll::Ready(Ok(())) };
+        let ended = ready!(connection.poll_without_shutdown(cx));
+        if ended.is_err() {
+            *self = None;
+        }
+        Poll::Ready(ended)
+    }
+
+    fn finish(&mut self) {
+        if let Some(connection) = self {
+            Pin::new(connection).graceful_shutdown();
+        }
+    }
+
+    fn take_stream(&mut self) -> Option<Stream> {
+        self.take().map(|connection| connection.into_parts().io.into_inner())
     }
 }
 

@@ -9,6 +9,7 @@ mod chunks;
 mod hostile_files;
 mod index_ts;
 mod library;
+mod library;
 mod library_changes;
 mod ranges;
 mod seek;
