@@ -211,6 +211,7 @@ def seek_row(bench, connections):
                 run = bench.load(entrant, [f"urls={urls[name]},connections={connections}"], seconds, 0.3, turn)
             except RuntimeError as error:
                 bench.say(f"  {name}: {error}")
+                entrants = [other for other in entrants if other[0] != name]
                 continue
             results.setdefault(name, []).append(run)
     servers.stop_all()
@@ -344,7 +345,7 @@ def start_row(bench):
     if bench.weir and bench.wants("weir"):
         state = f"{fixtures.work}/state-many"
         command, address = servers.weir_command(bench.weir, fixtures.many, state)
-        index_all(bench, fixtures.many, state)
+        index_all(bench, fixtures.many, state, 20 if bench.options.quick else 90)
         commands["weir"] = (command, address, "/videos/v0500.mp4/file")
     if bench.wants("nginx"):
         command, addresses = servers.nginx_command(fixtures.work, fixtures.many, {"one": "sendfile on;"}, 1)
@@ -360,7 +361,7 @@ def start_row(bench):
     return {"row": "start", "kind": "start", "servers": results}
 
 
-def index_all(bench, library, state, seconds=90):
+def index_all(bench, library, state, seconds):
     """Lets Weir index the library once, so that the measured starts find its index cache."""
     command, address = servers.weir_command(bench.weir, library, state)
     server = servers.Server("weir", command, {"weir": address}, None, {"WEIR_LOG": "warn"})
