@@ -10,7 +10,7 @@ use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
 use crate::http::{admin_routes, media_routes};
-use crate::library::{Library, LibraryConfig};
+use crate::library::{self, Library, LibraryConfig};
 use crate::net::{Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
 use crate::store::Pool;
@@ -25,6 +25,8 @@ pub struct Running {
     pub media: SocketAddr,
     pub admin: SocketAddr,
     pub edge: Arc<Edge>,
+    /// The write key, when this start generated it: to be printed once.
+    pub generated_key: Option<String>,
     drain: CancellationToken,
     /// The admin listener outlives the media cores, so that `/readyz` tells of the drain until the end.
     admin_end: CancellationToken,
@@ -54,10 +56,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let listeners = listen("listen", config.listen, config.core_count())?;
     let admin_listeners = listen("admin", config.admin, 1)?;
     let library = Library::open(library_config(&config))?;
-    let key = library.write_key(config.write_key.as_deref()).map_err(|error| StartError::Key(error.to_string()))?;
     let token = config.admin_token.clone().map(WriteKey::new).transpose();
     let token = token.map_err(|error| StartError::Key(format!("admin_token: {error}")))?;
-    let write_key = WriteKey::new(key).map_err(|error| StartError::Key(error.to_string()))?;
+    let (write_key, generated_key) = write_key(&config)?;
     let traffic = Arc::new(Traffic::default());
     let edge = Arc::new(Edge {
         library,
@@ -73,7 +74,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let cores = start_media(&edge, listeners, traffic).map_err(StartError::Thread)?;
     let admin_thread = start_admin(&edge, admin_listeners, token, admin_end.clone()).map_err(StartError::Thread)?;
     edge.library.start_background();
-    Ok(Running { media, admin, edge, drain, admin_end, cores, admin_thread })
+    Ok(Running { media, admin, edge, generated_key, drain, admin_end, cores, admin_thread })
 }
 
 impl Running {
@@ -99,15 +100,27 @@ fn run_id() -> Result<u64, StartError> {
     getrandom::u64().map_err(|error| StartError::Random(error.to_string()))
 }
 
+/// The configured key, or the one in the state directory, generated at the first start.
+fn write_key(config: &Config) -> Result<(WriteKey, Option<String>), StartError> {
+    let wrong = |error: &dyn std::fmt::Display| StartError::Key(error.to_string());
+    if let Some(key) = &config.write_key {
+        return Ok((WriteKey::new(key.clone()).map_err(|error| wrong(&error))?, None));
+    }
+    let loaded = library::WriteKey::load_or_generate(&config.state_dir);
+    let (key, generated) = loaded.map_err(|error| wrong(&error))?;
+    let write_key = WriteKey::new(key.expose()).map_err(|error| wrong(&error))?;
+    Ok((write_key, generated.then(|| key.expose().to_owned())))
+}
+
 fn library_config(config: &Config) -> LibraryConfig {
     LibraryConfig {
-        library: config.library.clone(),
         state_dir: Some(config.state_dir.clone()),
         poll: Some(config.poll_interval.0).filter(|interval| !interval.is_zero()),
         upload_bytes_max: config.upload_bytes_max.0,
         space_reserve: config.space_reserve.0,
         upload_expiry: config.upload_expiry.0,
         index_bytes_max: config.index_bytes_max.0,
+        ..LibraryConfig::new(&config.library)
     }
 }
 

@@ -51,7 +51,7 @@ fn resolve(arguments: Arguments) -> Result<Config, ConfigError> {
 
 /// Prints the addresses, then waits for the signal and the drain.
 pub(super) fn serve(running: Running, greet: impl FnOnce(&Running)) -> ExitCode {
-    if let Some(key) = running.edge.library.generated_key() {
+    if let Some(key) = &running.generated_key {
         say!("write key (kept in the state directory, printed this once): {key}");
     }
     say!("listening on http://{}", running.media);
@@ -90,19 +90,19 @@ fn drain_on_signal(drain: impl Fn() + Send + 'static) -> std::io::Result<()> {
 
 /// A progress bar for the background index, on a terminal and when there is enough to wait for.
 fn show_indexing(running: &Running) {
-    const WORTH_A_BAR: usize = 10;
-    let library = running.edge.library.clone();
-    if !std::io::stderr().is_terminal() || library.progress().total < WORTH_A_BAR {
+    const WORTH_A_BAR: u64 = 10;
+    let progress = running.edge.library.progress();
+    if !std::io::stderr().is_terminal() || progress.borrow().total < WORTH_A_BAR {
         return;
     }
     let _ = thread::Builder::new().name("weir-progress".to_owned()).spawn(move || {
         let style = ProgressStyle::with_template("indexing {bar:32} {pos}/{len} {eta}");
         let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         loop {
-            let progress = library.progress();
-            bar.set_length(progress.total as u64);
-            bar.set_position(progress.done as u64);
-            if progress.done >= progress.total {
+            let now = *progress.borrow();
+            bar.set_length(now.total);
+            bar.set_position(now.done);
+            if now.done >= now.total {
                 break;
             }
             thread::sleep(Duration::from_millis(100));

@@ -12,30 +12,31 @@ use crate::store::residency::WINDOW_BYTES;
 use crate::store::{MappedFile, Pool};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// Gives a body its pieces one after another; `None` ends it.
+/// Gives a body its pieces, some at a time.
 pub trait Pieces: Send {
-    /// The piece that begins at `at` bytes of the body, or a job on `pool` that finds it.
+    /// The pieces that follow those given so far, or a job on `pool` that finds them.
     fn next(&mut self, pool: &Pool) -> Next;
 }
 
-/// The next piece of a body.
+/// The next pieces of a body.
 pub enum Next {
-    Piece(Piece),
-    /// The piece has to be read first.
-    Job(Running<io::Result<Piece>>),
+    Pieces(VecDeque<Piece>),
+    /// They have to be read first.
+    Job(Running<io::Result<VecDeque<Piece>>>),
     End,
 }
 
 /// Pieces that are known beforehand.
-impl Pieces for std::vec::IntoIter<Piece> {
+impl Pieces for Option<VecDeque<Piece>> {
     fn next(&mut self, _: &Pool) -> Next {
-        Iterator::next(self).map_or(Next::End, Next::Piece)
+        self.take().map_or(Next::End, Next::Pieces)
     }
 }
 
@@ -45,12 +46,13 @@ pub struct MediaBody {
     pool: Pool,
     conn: Option<Arc<Conn>>,
     pieces: Box<dyn Pieces>,
+    queue: VecDeque<Piece>,
     /// The rest of the piece that is being sent.
     current: Range<u64>,
     /// Up to here `current` was found resident.
     resident_to: u64,
     populate: Option<Running<io::Result<()>>>,
-    locate: Option<Running<io::Result<Piece>>>,
+    locate: Option<Running<io::Result<VecDeque<Piece>>>>,
     /// Bytes that are still promised by Content-Length.
     left: u64,
 }
@@ -64,16 +66,18 @@ impl MediaBody {
         pieces: Box<dyn Pieces>,
         length: u64,
     ) -> Self {
-        let (current, resident_to) = (0..0, 0);
-        Self { file, pool, conn, pieces, current, resident_to, populate: None, locate: None, left: length }
+        let (current, resident_to, queue) = (0..0, 0, VecDeque::new());
+        Self { file, pool, conn, pieces, queue, current, resident_to, populate: None, locate: None, left: length }
     }
 
     /// One range of the file.
     pub fn of_range(file: Arc<MappedFile>, pool: Pool, conn: Option<Arc<Conn>>, range: Range<u64>) -> Self {
         let length = range.end - range.start;
-        let resident_to = range.start;
-        let pieces = Box::new(Vec::new().into_iter());
-        Self { file, pool, conn, pieces, current: range, resident_to, populate: None, locate: None, left: length }
+        let none: Option<VecDeque<Piece>> = None;
+        let mut body = Self::new(file, pool, conn, Box::new(none), length);
+        body.resident_to = range.start;
+        body.current = range;
+        body
     }
 
     /// Ready when the window at the front of `current` is in memory.
@@ -122,19 +126,24 @@ impl MediaBody {
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
-    /// Takes the next piece: bytes to send at once, or a range that becomes `current`.
+    /// Takes the next piece, asking for more when the queue is empty.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Piece>>> {
-        if self.locate.is_none() {
+        loop {
+            if let Some(piece) = self.queue.pop_front() {
+                return Poll::Ready(Ok(Some(piece)));
+            }
+            if let Some(job) = &mut self.locate {
+                let found = ready!(Pin::new(job).poll(cx));
+                self.locate = None;
+                self.queue = found.map_err(io::Error::other).flatten()?;
+                continue;
+            }
             match self.pieces.next(&self.pool) {
-                Next::Piece(piece) => return Poll::Ready(Ok(Some(piece))),
-                Next::End => return Poll::Ready(Ok(None)),
+                Next::Pieces(pieces) => self.queue = pieces,
                 Next::Job(job) => self.locate = Some(job),
+                Next::End => return Poll::Ready(Ok(None)),
             }
         }
-        let Some(job) = &mut self.locate else { return Poll::Ready(Ok(None)) };
-        let found = ready!(Pin::new(job).poll(cx));
-        self.locate = None;
-        Poll::Ready(found.map_err(io::Error::other).flatten().map(Some))
     }
 }
 
@@ -224,7 +233,7 @@ mod tests {
             Piece::Source { offset: 0, len: 3 },
             Piece::Generated(Bytes::from_static(b"tail")),
         ];
-        let body = MediaBody::new(file, Pool::new("test", 1), None, Box::new(pieces.into_iter()), 21);
+        let body = MediaBody::new(file, Pool::new("test", 1), None, Box::new(Some(VecDeque::from(pieces))), 21);
         let expected = [b"head", &content[4000..4010], &content[..3], b"tail"].concat();
         assert_eq!(collect(body).await.expect("sent"), expected);
     }
@@ -233,7 +242,7 @@ mod tests {
     async fn a_body_that_does_not_keep_its_length_fails() {
         let (_keep, file, _) = numbered_file(50);
         let pieces = vec![Piece::Source { offset: 40, len: 20 }];
-        let body = MediaBody::new(file, Pool::new("test", 1), None, Box::new(pieces.into_iter()), 20);
+        let body = MediaBody::new(file, Pool::new("test", 1), None, Box::new(Some(VecDeque::from(pieces))), 20);
         assert!(collect(body).await.is_err(), "10 bytes are past the end of the file");
     }
 

@@ -18,6 +18,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -171,22 +172,25 @@ struct Nested {
 
 impl Pieces for Nested {
     fn next(&mut self, pool: &Pool) -> Next {
-        if let Some(inner) = &mut self.inner {
-            match inner.next(pool) {
-                Next::End => self.inner = None,
-                found => return found,
+        loop {
+            if let Some(inner) = &mut self.inner {
+                match inner.next(pool) {
+                    Next::End => self.inner = None,
+                    found => return found,
+                }
             }
-        }
-        match (Iterator::next(&mut self.outer), &self.content) {
-            (None, _) => Next::End,
-            (Some(Piece::Source { offset, len }), Content::File(whole)) => {
-                Next::Piece(Piece::Source { offset: whole.start + offset, len })
-            }
-            (Some(Piece::Source { offset, len }), Content::Planned(plan)) => {
-                self.inner = Some(plan.pieces(offset..offset + len));
-                self.next(pool)
-            }
-            (Some(generated), _) => Next::Piece(generated),
+            let piece = match (self.outer.next(), &self.content) {
+                (None, _) => return Next::End,
+                (Some(Piece::Source { offset, len }), Content::File(whole)) => {
+                    Piece::Source { offset: whole.start + offset, len }
+                }
+                (Some(Piece::Source { offset, len }), Content::Planned(plan)) => {
+                    self.inner = Some(plan.pieces(offset..offset + len));
+                    continue;
+                }
+                (Some(generated), _) => generated,
+            };
+            return Next::Pieces(VecDeque::from([piece]));
         }
     }
 }

@@ -56,7 +56,7 @@ pub async fn file(State(edge): State<Arc<Edge>>, Id(id): Id, request: Parts) -> 
 
 /// The video of an id, or 404.
 pub fn find(edge: &Edge, id: &str) -> Result<Arc<Video>, Problem> {
-    edge.library.get(id).ok_or_else(|| Problem::not_found("there is no video with this id; /videos lists them"))
+    edge.library.video(id).ok_or_else(|| Problem::not_found("there is no video with this id; /videos lists them"))
 }
 
 /// The mapped file of a video. It is opened at its first use; gone since it was listed is 404.
@@ -190,10 +190,7 @@ fn index_problem(error: IndexError) -> Problem {
     match error {
         IndexError::Unsupported(text) => Problem::unprocessable(text),
         IndexError::Malformed(text) => Problem::unprocessable(format!("the file has no usable index: {text}")),
-        IndexError::Io(text) => {
-            tracing::error!(error = text, "index a video");
-            Problem::unavailable("the video cannot be read at the moment", 5)
-        }
+        IndexError::Io(error) => io_problem(&error),
     }
 }
 

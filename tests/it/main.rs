@@ -5,8 +5,12 @@
 mod support;
 
 mod bad_input;
+mod chunks;
+mod hostile_files;
 mod index_ts;
+mod library_changes;
 mod ranges;
 mod seek;
 mod tidy;
+mod uploads;
 mod zero_copy;

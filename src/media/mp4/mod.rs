@@ -5,6 +5,8 @@
 
 pub(crate) mod boxes;
 pub(crate) mod derived;
+pub(crate) mod fmp4;
 pub(crate) mod moov;
 pub(crate) mod order;
 pub(crate) mod tables;
+pub(crate) mod write;

@@ -217,14 +217,15 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (state >> 33) % bound
             };
-            let mut times: Vec<i64> = (0..60).map(|i| i * 10 - if round % 3 == 0 { next(3) as i64 * 10 } else { 0 }).collect();
+            let mut times: Vec<i64> =
+                (0..60).map(|i| i * 10 - if round % 3 == 0 { next(3) as i64 * 10 } else { 0 }).collect();
             for _ in 0..30 {
                 let at = next(55) as usize;
                 times.swap(at, at + next(5) as usize);
             }
             let cuts = cuts_of(&times);
-            let expected: Vec<_> = cuts.iter().map(|&p| (p, times[p as usize..].iter().min().copied().expect("some")))
-                .collect();
+            let expected: Vec<_> =
+                cuts.iter().map(|&p| (p, times[p as usize..].iter().min().copied().expect("some"))).collect();
             let built = build(&times, 1);
             if !built.is_empty() {
                 assert_eq!(built, expected);

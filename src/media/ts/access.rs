@@ -48,7 +48,9 @@ pub enum Sync {
     /// Everything behind it in decoding order decodes.
     Closed,
     /// Leading pictures do not decode; `closed` says otherwise.
-    Open { closed: bool },
+    Open {
+        closed: bool,
+    },
     /// Pictures are right this many frames later.
     Gradual(u32),
 }
@@ -222,7 +224,9 @@ impl State {
         };
         let pairs = |first: &Picture| {
             first.number == picture.number && first.field.is_some_and(|p| p != parity) && picture.kind != Kind::Instant
-                || first.kind == Kind::Instant && picture.kind == Kind::Instant && first.field.is_some_and(|p| p != parity)
+                || first.kind == Kind::Instant
+                    && picture.kind == Kind::Instant
+                    && first.field.is_some_and(|p| p != parity)
         };
         match self.first_field.take() {
             Some(mut first) if first.picture.as_ref().is_some_and(pairs) => {

@@ -25,9 +25,11 @@ struct Header {
     codec: String,
 }
 
+type Parse = fn(&[u8; HEADER]) -> Option<Header>;
+
 /// Walks from frame header to frame header.
 pub struct Frames {
-    parse: Option<fn(&[u8; HEADER]) -> Option<Header>>,
+    parse: Option<Parse>,
     held: [u8; HEADER],
     len: usize,
     /// Bytes of the current frame that are still to come.
@@ -39,7 +41,7 @@ pub struct Frames {
 
 impl Frames {
     pub fn new(coding: Coding) -> Self {
-        let parse: Option<fn(&[u8; HEADER]) -> Option<Header>> = match coding {
+        let parse: Option<Parse> = match coding {
             Coding::Aac => Some(adts),
             Coding::MpegAudio => Some(mpeg),
             Coding::Ac3 | Coding::EAc3 => Some(ac3),
@@ -135,8 +137,7 @@ fn mpeg(h: &[u8; HEADER]) -> Option<Header> {
 
 fn ac3(h: &[u8; HEADER]) -> Option<Header> {
     const RATES: [u32; 3] = [48_000, 44_100, 32_000];
-    const KBITS: [usize; 19] =
-        [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
+    const KBITS: [usize; 19] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
     const CHANNELS: [u16; 8] = [2, 1, 2, 3, 3, 4, 4, 5];
     if h[..2] != [0x0b, 0x77] {
         return None;
@@ -157,7 +158,9 @@ fn ac3(h: &[u8; HEADER]) -> Option<Header> {
     };
     let mode = h[6] >> 5;
     // cmixlev, surmixlev and dsurmod stand before lfeon, each only in some modes.
-    let before = if mode & 1 != 0 && mode != 1 { 2 } else { 0 } + if mode & 4 != 0 { 2 } else { 0 } + if mode == 2 { 2 } else { 0 };
+    let before = if mode & 1 != 0 && mode != 1 { 2 } else { 0 }
+        + if mode & 4 != 0 { 2 } else { 0 }
+        + if mode == 2 { 2 } else { 0 };
     let lfe = u16::from(h[6] << 3 << before >> 7 & 1);
     Some(Header { len: words * 2, sample_rate, channels: CHANNELS[usize::from(mode)] + lfe, codec: "ac-3".into() })
 }

@@ -99,7 +99,13 @@ impl Parser {
         let sps_id = if sps_id < 32 { sps_id } else { self.newest };
         let idr = first & 0x1f == 5;
         let intra = matches!(slice_type % 5, 2 | 4);
-        let kind = if idr { Kind::Instant } else if intra { Kind::Intra } else { Kind::Inter };
+        let kind = if idr {
+            Kind::Instant
+        } else if intra {
+            Kind::Intra
+        } else {
+            Kind::Inter
+        };
         let reference = first & 0x60 != 0;
         let mut picture = Picture { kind, leading: Leading::Unmarked, field: None, number: 0, order: None, reference };
         if let Some(sps) = self.sps[usize::from(sps_id)] {
@@ -207,7 +213,17 @@ fn parse_sps(body: &[u8]) -> Option<Sps> {
     }
     bits.bit()?;
     let mut sps = Sps {
-        id, profile, constraints, level, separate_planes, frame_num_bits, order_bits, frames_only, width, height, rate: None,
+        id,
+        profile,
+        constraints,
+        level,
+        separate_planes,
+        frame_num_bits,
+        order_bits,
+        frames_only,
+        width,
+        height,
+        rate: None,
     };
     if bits.bit()? {
         let chroma = if separate_planes { 0 } else { chroma };

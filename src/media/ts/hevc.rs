@@ -59,7 +59,7 @@ impl Parser {
             8 | 9 => Leading::Skipped,
             _ => Leading::No,
         };
-        let reference = !(kind < 16 && kind % 2 == 0);
+        let reference = !(kind < 16 && kind.is_multiple_of(2));
         let picture_kind = match kind {
             16..=18 => Kind::Broken,
             19 | 20 => Kind::Instant,

@@ -61,8 +61,7 @@ mod tests {
     use super::*;
 
     /// First PES header of an ffmpeg file; `ffprobe -show_packets` says pts 133200, dts 126000.
-    const FFMPEG: [u8; 19] =
-        [0, 0, 1, 0xe0, 0, 0, 0x80, 0xc0, 10, 0x31, 0, 9, 0x10, 0xa1, 0x11, 0, 7, 0xd8, 0x61];
+    const FFMPEG: [u8; 19] = [0, 0, 1, 0xe0, 0, 0, 0x80, 0xc0, 10, 0x31, 0, 9, 0x10, 0xa1, 0x11, 0, 7, 0xd8, 0x61];
 
     #[test]
     fn timestamps() {

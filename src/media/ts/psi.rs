@@ -33,14 +33,20 @@ impl Sections {
 
     fn take(&mut self, mut data: &[u8], each: &mut impl FnMut(&[u8])) {
         while self.open && !data.is_empty() {
-            let want = if self.buf.len() < 3 { 3 } else { 3 + usize::from(self.buf[1] & 0x0f) * 256 + usize::from(self.buf[2]) };
+            let want = if self.buf.len() < 3 {
+                3
+            } else {
+                3 + usize::from(self.buf[1] & 0x0f) * 256 + usize::from(self.buf[2])
+            };
             let n = data.len().min(want - self.buf.len());
             self.buf.extend_from_slice(&data[..n]);
             data = &data[n..];
             match self.buf.len() {
                 // Stuffing up to the end of the packet.
                 1.. if self.buf[0] == 0xff => self.open = false,
-                3 if 3 + usize::from(self.buf[1] & 0x0f) * 256 + usize::from(self.buf[2]) > SECTION_MAX => self.open = false,
+                3 if 3 + usize::from(self.buf[1] & 0x0f) * 256 + usize::from(self.buf[2]) > SECTION_MAX => {
+                    self.open = false
+                }
                 len if len > 3 && len == want => {
                     if crc32(&self.buf) == 0 {
                         each(&self.buf);
@@ -57,7 +63,8 @@ impl Sections {
 /// CRC-32/MPEG-2 (ISO/IEC 13818-1 annex A); 0 over a section with its own CRC.
 fn crc32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte) << 24, |crc, _| if crc >> 31 == 1 { crc << 1 ^ 0x04c1_1db7 } else { crc << 1 })
+        (0..8)
+            .fold(crc ^ u32::from(byte) << 24, |crc, _| if crc >> 31 == 1 { crc << 1 ^ 0x04c1_1db7 } else { crc << 1 })
     })
 }
 
@@ -232,7 +239,13 @@ mod tests {
 
     #[test]
     fn tables_split_over_packets() {
-        let pmt = section(2, &[0, 1, 0xc1, 0, 0, 0xe1, 0, 0xf0, 0, 0x1b, 0xe1, 0, 0xf0, 0, 0x0f, 0xe1, 1, 0xf0, 6, 0x0a, 4, b'd', b'e', b'u', 0]);
+        let pmt = section(
+            2,
+            &[
+                0, 1, 0xc1, 0, 0, 0xe1, 0, 0xf0, 0, 0x1b, 0xe1, 0, 0xf0, 0, 0x0f, 0xe1, 1, 0xf0, 6, 0x0a, 4, b'd',
+                b'e', b'u', 0,
+            ],
+        );
         for cut in 1..pmt.len() {
             let mut sections = Sections::default();
             let mut seen = None;

@@ -74,14 +74,16 @@ impl Context<'_> {
         let number = self.table.frame_at(ticks).unwrap_or(0);
         let Some(next) = self.table.frame(number + 1) else { return Ok(number) };
         let start = self.at(number)?;
-        let rounded = time.means_next(Some(seconds(start.time)), seconds(next.time)) || self.within_tick(wanted, start, next);
+        let rounded =
+            time.means_next(Some(seconds(start.time)), seconds(next.time)) || self.within_tick(wanted, start, next);
         Ok(if rounded { number + 1 } else { number })
     }
 
     /// At rates such as 60000/1001 no tick falls on the start of every frame: what is written in the stream may be
     /// half a tick late.
     fn within_tick(&self, wanted: Seconds, start: Frame, next: Frame) -> bool {
-        let whole = self.rate.is_none_or(|rate| u64::from(CLOCK) * u64::from(rate.den) % u64::from(rate.num.max(1)) == 0);
+        let whole =
+            self.rate.is_none_or(|rate| u64::from(CLOCK) * u64::from(rate.den) % u64::from(rate.num.max(1)) == 0);
         let half = Seconds { num: 1, den: 2 * u64::from(CLOCK) };
         let distance = seconds(next.time).checked_sub(wanted);
         !whole && next.time.saturating_sub(start.time) > 8 && distance.is_some_and(|distance| distance <= half)
@@ -89,7 +91,8 @@ impl Context<'_> {
 
     fn timecode(&self, label: Label, counting: Option<Counting>) -> Result<u64, SeekError> {
         let Some(counting) = counting else {
-            let what = if self.picture { "the frame rate of this video is unknown" } else { "this file has no picture" };
+            let what =
+                if self.picture { "the frame rate of this video is unknown" } else { "this file has no picture" };
             return Err(SeekError::Unanswerable(format!("{what} and so no timecode: ask for a time")));
         };
         if counting.drop && !counting.rate.allows_drop_frame() {

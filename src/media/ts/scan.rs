@@ -154,7 +154,9 @@ enum State {
 enum Brought {
     Nothing,
     /// Bytes of the elementary stream from here on in the payload, or in the collected header; a PES packet began.
-    Start { from_header: usize },
+    Start {
+        from_header: usize,
+    },
     More,
 }
 
@@ -270,7 +272,12 @@ impl Scan {
         Pes { offset, entry: self.tables.unwrap_or(offset), new_timebase: self.new_timebase, ..Pes::default() }
     }
 
-    fn video_packet(&mut self, offset: u64, packet: &Packet<'_>, bytes: &[u8; PACKET]) -> Result<(), super::table::Full> {
+    fn video_packet(
+        &mut self,
+        offset: u64,
+        packet: &Packet<'_>,
+        bytes: &[u8; PACKET],
+    ) -> Result<(), super::table::Full> {
         let (place, end) = (self.place(offset), self.end);
         let Some(video) = &mut self.video else { return Ok(()) };
         // A packet may be sent twice (§2.4.3.3).
@@ -318,9 +325,8 @@ impl Scan {
         let pes = audio.pes;
         if matches!(brought, Brought::Start { .. }) {
             self.new_timebase = false;
-            let unit = AccessUnit {
-                pes, end, parameters: true, recovery: None, group: None, after_end: false, picture: None,
-            };
+            let unit =
+                AccessUnit { pes, end, parameters: true, recovery: None, group: None, after_end: false, picture: None };
             if let Some(unit) = self.audio_unit.replace(unit) {
                 self.timeline.audio(&unit)?;
             }

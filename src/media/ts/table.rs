@@ -108,7 +108,7 @@ impl Writer {
     /// `None` if the frame does not fit into the block; the wide mark if it fits into none.
     fn pack(&self, (base, start): (u64, u64), frame: Frame) -> Option<u64> {
         let stride = self.stride as i64;
-        if frame.size % self.stride != 0 || frame.size / self.stride >= 1 << SIZE_BITS {
+        if !frame.size.is_multiple_of(self.stride) || frame.size / self.stride >= 1 << SIZE_BITS {
             return Some(WIDE_MARK);
         }
         let delta = i64::try_from(frame.offset).ok()?.checked_sub(i64::try_from(base).ok()?)?;
@@ -279,7 +279,13 @@ mod tests {
             // Out of file order, sometimes misaligned, sometimes huge, with a long gap in time.
             let swap = if n % 3 == 1 { 2 * 188 } else { 0 };
             let garbage = if n > 3000 { 77 } else { 0 };
-            let size = if n % 1000 == 500 { 1 << 40 } else if n == 7 { 1 } else { 188 * (n % 90 + 1) };
+            let size = if n % 1000 == 500 {
+                1 << 40
+            } else if n == 7 {
+                1
+            } else {
+                188 * (n % 90 + 1)
+            };
             let time = n * 3600 + if n > 4000 { 1 << 33 } else { 0 };
             let frame = Frame { offset: n * 100 * 188 + 188 * 5 - swap + garbage, size, time };
             writer.push(frame).expect("room");

@@ -99,6 +99,8 @@ struct Shown {
     time: i64,
     distances: BTreeMap<i64, u64>,
     total: u64,
+    /// The most frequent distance, as of a short while ago.
+    mode: Option<i64>,
 }
 
 impl Timeline {
@@ -127,7 +129,8 @@ impl Timeline {
         let duration = self.duration();
         let order = self.order.of(&picture, unit.group.is_some());
         let estimate = order.and_then(|order| self.order.time(order, duration));
-        let (segment, pts) = self.clock.place(unit, estimate, matches!(sync, Sync::Closed | Sync::Open { .. }), duration);
+        let (segment, pts) =
+            self.clock.place(unit, estimate, matches!(sync, Sync::Closed | Sync::Open { .. }), duration);
         if let Some(order) = order {
             self.order.anchor(order, pts, unit.pes.pts.is_some());
         }
@@ -231,7 +234,7 @@ impl Timeline {
 
     fn add_key(&mut self, unit: &AccessUnit, clean_from: u32) -> Option<u32> {
         let index = u32::try_from(self.writer.keys.len()).ok()?;
-        let Some(pes) = Some(unit.pes).filter(|pes| pes.number > 0) else { return None };
+        let pes = unit.pes;
         self.writer.keys.push(Key { entry: pes.entry, sample: pes.offset, frame: Key::UNKNOWN, clean_from });
         Some(index)
     }
@@ -240,7 +243,11 @@ impl Timeline {
     fn leading(&self, marked: Leading, segment: u32, pts: i64) -> Leading {
         match (marked, self.key) {
             (Leading::Unmarked, Some(key)) if segment == key.segment && pts < key.pts => {
-                if key.closed { Leading::Decodable } else { Leading::Skipped }
+                if key.closed {
+                    Leading::Decodable
+                } else {
+                    Leading::Skipped
+                }
             }
             (Leading::Unmarked, _) => Leading::No,
             _ => marked,
@@ -262,16 +269,15 @@ impl Timeline {
 
     fn duration(&self) -> i64 {
         let nominal = self.nominal.map(|rate| i64::from(CLOCK) * i64::from(rate.den) / i64::from(rate.num.max(1)));
-        let measured = self.shown.typical().map(|(mode, ..)| mode);
-        measured.or(nominal).unwrap_or(DEFAULT_DURATION).clamp(1, i64::from(CLOCK) * 10)
+        self.shown.mode.or(nominal).unwrap_or(DEFAULT_DURATION).clamp(1, i64::from(CLOCK) * 10)
     }
 
     fn queue(&mut self, pending: Pending) -> Result<(), Full> {
         self.heap.push(Reverse(pending));
-        if self.heap.len() > REORDER {
-            if let Some(Reverse(next)) = self.heap.pop() {
-                self.show(next)?;
-            }
+        if self.heap.len() > REORDER
+            && let Some(Reverse(next)) = self.heap.pop()
+        {
+            self.show(next)?;
         }
         Ok(())
     }
@@ -304,8 +310,20 @@ impl Timeline {
 
 /// Rates that are told apart by measuring; NTSC ones differ by 0.1 % from their neighbours.
 const STANDARD: [(u32, u32); 14] = [
-    (24_000, 1001), (24, 1), (25, 1), (30_000, 1001), (30, 1), (48, 1), (50, 1), (60_000, 1001), (60, 1), (15, 1),
-    (10, 1), (100, 1), (120_000, 1001), (120, 1),
+    (24_000, 1001),
+    (24, 1),
+    (25, 1),
+    (30_000, 1001),
+    (30, 1),
+    (48, 1),
+    (50, 1),
+    (60_000, 1001),
+    (60, 1),
+    (15, 1),
+    (10, 1),
+    (100, 1),
+    (120_000, 1001),
+    (120, 1),
 ];
 
 impl Shown {
@@ -324,6 +342,9 @@ impl Shown {
                 *count -= 1;
                 *count > 0
             });
+        }
+        if self.total < 64 || self.total.is_multiple_of(64) {
+            self.mode = self.typical().map(|(mode, ..)| mode);
         }
     }
 

@@ -1,4 +1,5 @@
-//! A raw HTTP/1.1 client: sends whatever bytes a test wants, and reads the answer strictly. It must not repair anything.
+//! A raw HTTP/1.1 client: sends whatever bytes a test wants, and reads the answer strictly. It must not repair
+//! anything.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

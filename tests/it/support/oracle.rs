@@ -1,4 +1,5 @@
-//! What ffprobe and ffmpeg see: the expected values of every test about time, frames and bytes. See fixtures/vectors.sh.
+//! What ffprobe and ffmpeg see: the expected values of every test about time, frames and bytes. See
+//! fixtures/vectors.sh.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -77,8 +78,8 @@ impl Oracle {
         (ticks as f64) * (self.time_base.0 as f64) / (self.time_base.1 as f64)
     }
 
-    /// The frame that decoding of `frame` must begin with, or none when it is hidden by an edit list: the last key frame
-    /// that is not after it in the file, or the one before that when `frame` is a leading picture (shown before its key
+    /// The frame that decoding of `frame` must begin with, or none when it is hidden by an edit list: the last key
+    /// frame that is not after it in the file, or the one before that when `frame` is a leading picture (shown before its key
     /// frame, hence referring to what came earlier).
     pub fn key_of(&self, frame: usize) -> Option<usize> {
         let wanted = &self.frames[frame];

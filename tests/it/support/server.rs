@@ -173,7 +173,11 @@ impl Server {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let dead = state.open_pipes == 0;
-            assert!(!left.is_zero() && !dead, "weir printed no addresses; its output:\n{}", state.text);
+            if left.is_zero() || dead {
+                let text = state.text.clone();
+                drop(state); // not poisoned by the panic: the drop of the server reads it
+                panic!("weir printed no addresses; its output:\n{text}");
+            }
             state = changed.wait_timeout(state, left).unwrap().0;
         }
     }
@@ -257,7 +261,8 @@ impl Server {
         self.ended = self.child.wait().ok();
     }
 
-    /// Starts the server again with the same directories, on new ports. End it first, in the way that the test is about.
+    /// Starts the server again with the same directories, on new ports. End it first, in the way that the test is
+    /// about.
     pub fn restart(&mut self) {
         assert!(self.ended.is_some(), "restart: the server still runs");
         {
