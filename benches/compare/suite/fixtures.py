@@ -1,5 +1,7 @@
 """The files that are served. All are generated, once, below the work directory."""
 
+import ctypes
+import mmap
 import os
 import random
 import shutil
@@ -24,11 +26,18 @@ class Fixtures:
         return os.path.join(self.library, name)
 
     def hot(self):
-        """Random bytes; reading it once puts it into the page cache."""
+        """Random bytes, locked into the page cache for as long as this program runs: a kernel that reclaims ahead of
+        need (DAMON) would otherwise make parts of it cold. Without the permission to lock, it is read once."""
         self._random("hot.bin", self.hot_bytes)
         with open(self.path("hot.bin"), "rb", buffering=0) as file:
             while file.read(8 * MIB):
                 pass
+            libc = ctypes.CDLL(None, use_errno=True)
+            libc.mmap.restype = ctypes.c_void_p
+            size = ctypes.c_size_t(self.hot_bytes)
+            address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), ctypes.c_long(0))
+        if address == ctypes.c_void_p(-1).value or libc.mlock(ctypes.c_void_p(address), size) != 0:
+            self.say("hot.bin cannot be locked in memory (RLIMIT_MEMLOCK)")
 
     def cold(self):
         self._random("cold.bin", self.cold_bytes)

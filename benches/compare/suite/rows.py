@@ -10,8 +10,10 @@ import random
 import statistics
 import subprocess
 import time
+import urllib.request
 
 from . import machine, servers
+from .fixtures import START_VIDEOS
 
 MIB = 1 << 20
 SIZES = {"20m": 20 * MIB, "1m": MIB, "256k": 256 * 1024, "4k": 4096}
@@ -53,7 +55,12 @@ class Bench:
         while True:
             clock = machine.Clock()
             before = own_cpu_seconds(entrant.server)
-            result = self.client(*command, core=core, timeout=seconds + warmup + 60)
+            try:
+                result = self.client(*command, core=core, timeout=seconds + warmup + 60)
+            except RuntimeError as error:
+                ended = entrant.server.process.poll()
+                state = "runs" if ended is None else f"has ended with {ended}"
+                raise RuntimeError(f"{entrant.label}, which {state}: {error}") from error
             result["foreign_cores"] = clock.foreign(own_cpu_seconds(entrant.server) - before)
             quiet = result["foreign_cores"] <= FOREIGN_CORES_MAX
             if quiet or self.retries_left == 0:
@@ -90,7 +97,8 @@ def interval(values, draws=2000):
         return None
     rng = random.Random(1)
     medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(draws))
-    return {"median": statistics.median(values), "low": medians[int(draws * 0.025)], "high": medians[int(draws * 0.975)]}
+    low, high = medians[int(draws * 0.025)], medians[int(draws * 0.975)]
+    return {"median": statistics.median(values), "low": low, "high": high}
 
 
 def open_servers(bench, core=0, workers=1):
@@ -131,7 +139,8 @@ def range_row(bench, entrants, size, connections, core=1):
     aligned = ",align=4096" if options.aligned else ""
 
     def once(entrant, seed, scale=1.0):
-        group = f"path={entrant.path},size={size},file-size={bench.fixtures.hot_bytes},connections={connections}{aligned}"
+        group = f"path={entrant.path},size={size},file-size={bench.fixtures.hot_bytes},connections={connections}"
+        group += aligned
         return bench.load(entrant, [group], seconds * scale, warmup, seed, core)
 
     finalists, trials = choose(entrants, lambda entrant: once(entrant, 99, 0.7), connections)
@@ -145,7 +154,7 @@ def range_row(bench, entrants, size, connections, core=1):
 
 
 def choose(entrants, measure, connections):
-    """Weir as it is; of each other family the variant with the least CPU per byte and the one with the most requests."""
+    """Weir as it is; of each other family the variants with the least CPU per byte and with the most requests."""
     trials, finalists = {}, []
     for name in dict.fromkeys(map(family, entrants)):
         members = [e for e in entrants if family(e) == name]
@@ -211,6 +220,7 @@ def seek_row(bench, connections):
                 run = bench.load(entrant, [f"urls={urls[name]},connections={connections}"], seconds, 0.3, turn)
             except RuntimeError as error:
                 bench.say(f"  {name}: {error}")
+                entrants = [other for other in entrants if other[0] != name]
                 continue
             results.setdefault(name, []).append(run)
     servers.stop_all()
@@ -267,7 +277,8 @@ def idle_row(bench):
 
 def hold_idle(bench, address, path, count, look):
     """Opens connections, calls `look` while they are held, and returns how many opened and how many lasted."""
-    command = ["taskset", "-c", "1", bench.drain, "idle", "--addr", address, "--path", path, "--connections", str(count)]
+    what = ["--addr", address, "--path", path, "--connections", str(count)]
+    command = ["taskset", "-c", "1", bench.drain, "idle", *what]
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                               preexec_fn=servers.die_with_parent)
     try:
@@ -331,7 +342,8 @@ def cold_cases(bench, start, variant, hot, cold, seconds):
         figures = run["groups"][0]
         other = run["groups"][1] if len(groups) > 1 else {"mb_per_second": 0}
         answers[case] = {
-            "p50_us": figures["whole_us"]["p50"], "p99_us": figures["whole_us"]["p99"], "max_us": figures["whole_us"]["max"],
+            "p50_us": figures["whole_us"]["p50"], "p99_us": figures["whole_us"]["p99"],
+            "max_us": figures["whole_us"]["max"],
             "requests_per_second": figures["requests_per_second"], "errors": figures["errors"],
             "other_mb_per_second": other["mb_per_second"], "disk_mb": disk / 1e6, "foreign_cores": run["foreign_cores"],
         }
@@ -340,11 +352,11 @@ def cold_cases(bench, start, variant, hot, cold, seconds):
 
 def start_row(bench):
     """From exec to the first byte of an answer, with a library of a thousand videos whose indexes are cached."""
-    fixtures, commands = bench.fixtures, {}
+    fixtures, commands, pending = bench.fixtures, {}, 0
     if bench.weir and bench.wants("weir"):
         state = f"{fixtures.work}/state-many"
         command, address = servers.weir_command(bench.weir, fixtures.many, state)
-        index_all(bench, fixtures.many, state)
+        pending = index_all(bench, fixtures.many, state, 20 if bench.options.quick else 90)
         commands["weir"] = (command, address, "/videos/v0500.mp4/file")
     if bench.wants("nginx"):
         command, addresses = servers.nginx_command(fixtures.work, fixtures.many, {"one": "sendfile on;"}, 1)
@@ -357,19 +369,29 @@ def start_row(bench):
             if run["status"] != "206":
                 raise RuntimeError(f"{name} answered {run['status']}")
             results[name].append(run["first_byte_ms"])
-    return {"row": "start", "kind": "start", "servers": results}
+    return {"row": "start", "kind": "start", "servers": results, "pending": pending}
 
 
-def index_all(bench, library, state, seconds=90):
-    """Lets Weir index the library once, so that the measured starts find its index cache."""
+def is_indexed(address, video):
+    """Whether a seek in this video is answered: a listing can be silent about an index that is not there."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/videos/{video}/seek?frame=0", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def index_all(bench, library, state, seconds):
+    """Lets Weir index the library once, so that the measured starts find its index cache. Returns what is missing."""
     command, address = servers.weir_command(bench.weir, library, state)
     server = servers.Server("weir", command, {"weir": address}, None, {"WEIR_LOG": "warn"})
     deadline = time.monotonic() + seconds
-    pending = "unknown"
+    pending = [f"v{n:04}.mp4" for n in range(START_VIDEOS)]
     while pending and time.monotonic() < deadline:
-        time.sleep(0.3)
-        listing = subprocess.run(["curl", "-s", f"http://{address}/videos"], capture_output=True, timeout=20).stdout
-        pending = listing.count(b'"pending"') if listing.startswith((b"[", b"{")) else "unknown"
+        pending = [video for video in pending if not is_indexed(address, video)]
+        time.sleep(0.2 if pending else 0)
+    pending = len(pending)
     server.stop()
     if pending:
         bench.say(f"  {pending} videos were not indexed in {seconds} s")
+    return pending

@@ -1,8 +1,8 @@
 //! The physical limit: a loop that maps one file and answers ranges with one `writev` of head and slice.
 //!
 //! No HTTP library, no routing, no checks beyond the range. `floor ADDR FILE THREADS epoll|blocking|sendfile`: with
-//! `epoll` each thread has a listener and an event loop, with `blocking` each connection has a thread. `sendfile` is the
-//! event loop with `sendfile` for the body, to show which of the two mechanisms suits a machine. The file is mapped and
+//! `epoll` each thread has a listener and an event loop, with `blocking` each connection has a thread. `sendfile` is
+//! the event loop with `sendfile` for the body, to show which of the two mechanisms suits a machine. The file is mapped and
 //! faulted in before the first connection.
 
 use std::fs::File;
@@ -44,7 +44,9 @@ fn main() -> io::Result<()> {
     if mode == "blocking" {
         let listener = TcpListener::bind(addr)?;
         for stream in listener.incoming() {
-            let (stream, mapped) = (stream?, Arc::clone(&mapped));
+            // A peer that is gone before it is accepted is its own matter.
+            let Ok(stream) = stream else { continue };
+            let mapped = Arc::clone(&mapped);
             thread::Builder::new().stack_size(64 * 1024).spawn(move || blocking(stream, &mapped))?;
         }
         return Ok(());
