@@ -9,7 +9,6 @@ mod chunks;
 mod hostile_files;
 mod index_ts;
 mod library;
-mod library;
 mod library_changes;
 mod ranges;
 mod seek;
