@@ -1,7 +1,7 @@
 //! A read-only mapping of a whole file, handed out as `Bytes` slices that keep it alive.
 #![allow(unsafe_code, reason = "mapping a file is unsafe by nature; this file holds the argument why it is sound")]
 
-use super::residency::Seen;
+use super::residency::{Seen, may_ask_mincore};
 use crate::media::ReadAt;
 use bytes::Bytes;
 use std::fs::File;
@@ -16,6 +16,7 @@ pub struct MappedFile {
     map: Bytes,
     address: usize,
     pub(super) seen: Seen,
+    pub(super) asks_mincore: bool,
 }
 
 impl MappedFile {
@@ -31,7 +32,7 @@ impl MappedFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         if metadata.len() == 0 {
-            return Ok(Self { file, map: Bytes::new(), address: 0, seen: Seen::new(0) });
+            return Ok(Self { file, map: Bytes::new(), address: 0, seen: Seen::new(0), asks_mincore: false });
         }
         // SAFETY: the mapping is private to this value and read-only. Rust code never loads from it: slices go to
         // `writev` (see the rules in store/mod.rs), so a file that is changed or cut underneath is an error of the
@@ -39,7 +40,8 @@ impl MappedFile {
         let map = unsafe { memmap2::MmapOptions::new().map(&file)? };
         let address = map.as_ptr() as usize;
         let seen = Seen::new(map.len() as u64);
-        Ok(Self { file, map: Bytes::from_owner(map), address, seen })
+        let asks_mincore = may_ask_mincore(&file);
+        Ok(Self { file, map: Bytes::from_owner(map), address, seen, asks_mincore })
     }
 
     /// Size in bytes at the time of opening.

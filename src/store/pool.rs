@@ -11,6 +11,9 @@ use std::task::{Context, Poll};
 use std::thread;
 use tokio::sync::oneshot;
 
+/// Nice value of the pools' threads.
+const NICE: i32 = 10;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A handle; clones share the threads.
@@ -100,6 +103,11 @@ impl Shared {
     }
 
     fn work(&self) {
+        // The cores come first: a pool reads ahead of them, and a core that waits for its CPU delays everybody.
+        // Linux gives each thread a nice value of its own (sched(7)).
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+            tracing::debug!(%error, "lower a pool thread's priority");
+        }
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {

@@ -3,13 +3,18 @@
 //! A page fault inside `writev` blocks the core that serves everybody else. So a slice is only handed to a core
 //! when its pages are in the page cache ([`MappedFile::is_resident`]); otherwise [`MappedFile::populate`] reads
 //! them in on a pool first.
-#![allow(unsafe_code, reason = "cachestat, preadv2 and madvise have no safe wrapper")]
+//!
+//! mincore(2) is asked, not cachestat(2): that one counts pages whose read is still under way, and a core that
+//! touches such a page waits for the disk.
+#![allow(unsafe_code, reason = "mincore, preadv2 and madvise have no safe wrapper")]
 
 use super::MappedFile;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// How much of a file is made resident in one go: long enough for the disk, short enough that a viewer who leaves
@@ -19,8 +24,8 @@ pub const WINDOW_BYTES: u64 = 4 << 20;
 const PAGE: u64 = 4096;
 /// A probe by `preadv2` looks at one byte in this many: the kernel reads ahead in runs at least this long.
 const PROBE_STRIDE: u64 = 64 << 10;
-/// cachestat(2), Linux 6.5; the number is the same on every architecture.
-const SYS_CACHESTAT: libc::c_long = 451;
+/// Pages asked about in one call: 4 MiB.
+const PAGES_ASKED: usize = 1024;
 
 /// How long a window that was resident is taken to be. Pages that were just sent are the last the kernel evicts.
 const TRUSTED_MS: u32 = 100;
@@ -54,24 +59,13 @@ impl Seen {
     }
 }
 
-#[repr(C)]
-struct CachestatRange {
-    off: u64,
-    len: u64,
+/// mincore(2) answers "all there" to those who neither own the file nor may write to it (Linux 5.2): whether this
+/// process is told the truth.
+pub(super) fn may_ask_mincore(file: &File) -> bool {
+    // SAFETY: no arguments, no memory.
+    let user = unsafe { libc::geteuid() };
+    user == 0 || file.metadata().is_ok_and(|metadata| metadata.uid() == user)
 }
-
-#[repr(C)]
-#[derive(Default)]
-struct Cachestat {
-    nr_cache: u64,
-    nr_dirty: u64,
-    nr_writeback: u64,
-    nr_evicted: u64,
-    nr_recently_evicted: u64,
-}
-
-/// Set once the kernel says that it has no cachestat, or not for files that this user does not own.
-static WITHOUT_CACHESTAT: AtomicBool = AtomicBool::new(false);
 
 impl MappedFile {
     /// Whether a write of this range would find every page in the page cache. A window that was found there whole is
@@ -94,13 +88,7 @@ impl MappedFile {
     }
 
     fn asks_resident(&self, range: &Range<u64>) -> bool {
-        if !WITHOUT_CACHESTAT.load(Ordering::Relaxed) {
-            match self.cached_pages(range) {
-                Ok(pages) => return pages >= (range.end - 1) / PAGE - range.start / PAGE + 1,
-                Err(_) => WITHOUT_CACHESTAT.store(true, Ordering::Relaxed),
-            }
-        }
-        self.probe(range)
+        if self.asks_mincore { self.is_in_core(range) } else { self.probe(range) }
     }
 
     /// Reads the range into the page cache and maps it; blocks on the disk. Fails when the file has been cut.
@@ -127,12 +115,23 @@ impl MappedFile {
         }
     }
 
-    fn cached_pages(&self, range: &Range<u64>) -> io::Result<u64> {
-        let span = CachestatRange { off: range.start, len: range.end - range.start };
-        let mut stat = Cachestat::default();
-        // SAFETY: both structures have the layout of the kernel's (include/uapi/linux/mman.h) and outlive the call.
-        let done = unsafe { libc::syscall(SYS_CACHESTAT, self.file().as_raw_fd(), &span, &mut stat, 0u32) };
-        if done == 0 { Ok(stat.nr_cache) } else { Err(io::Error::last_os_error()) }
+    fn is_in_core(&self, range: &Range<u64>) -> bool {
+        let end = range.end.min(self.len());
+        let mut at = range.start / PAGE * PAGE;
+        let mut pages = [0u8; PAGES_ASKED];
+        while at < end {
+            let length = (end - at).min(PAGE * PAGES_ASKED as u64);
+            let (Ok(offset), Ok(bytes)) = (usize::try_from(at), usize::try_from(length)) else { return false };
+            let asked = length.div_ceil(PAGE) as usize;
+            // SAFETY: the range lies inside the mapping, which lives as long as `self`; the kernel writes one byte per
+            // page, and there are at most PAGES_ASKED of them.
+            let done = unsafe { libc::mincore((self.address() + offset) as *mut _, bytes, pages.as_mut_ptr()) };
+            if done != 0 || pages[..asked].iter().any(|page| page & 1 == 0) {
+                return false;
+            }
+            at += length;
+        }
+        true
     }
 
     /// Asks for single bytes that need no disk: first, last and one in each stride.
