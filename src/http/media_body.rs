@@ -169,7 +169,7 @@ impl Body for MediaBody {
                 let slice = this.file.slice(window.clone());
                 this.current.start = window.end;
                 this.prefetch();
-                this.conn.hand_out(&slice);
+                this.conn.hand_out(&slice, Some((this.file.shared_file(), window.start)));
                 return this.yield_frame(slice);
             }
             if this.left == 0 {

@@ -1,8 +1,9 @@
 //! What is known of one connection: its peer, what is in flight, and which slices of media it was given to write.
 
+use std::fs::File;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// hyper queues at most this many buffers before it flushes (hyper 1.12, `MAX_BUF_LIST_BUFFERS`), so a slice that is
 /// still to be written is among the last this many that were handed out.
@@ -39,9 +40,34 @@ pub struct Conn {
     /// `read_bytes` when the last request ended: more means that a head is arriving.
     boundary: AtomicU64,
     write_blocked: AtomicBool,
+    /// There is more to write, and it is the others' turn.
+    gave_way: AtomicBool,
     linger: AtomicBool,
-    handed: [(AtomicUsize, AtomicUsize); HANDED_MAX],
-    handed_next: AtomicUsize,
+    handed: Mutex<Handed>,
+}
+
+/// A slice of media that a body gave to its connection.
+#[derive(Clone)]
+pub(super) struct Media {
+    start: usize,
+    end: usize,
+    /// The file that the slice maps, and the offset of its first byte; `None` for slices of memory.
+    source: Option<(Arc<File>, u64)>,
+}
+
+/// The last slices that were handed out, the oldest overwritten first.
+#[derive(Default)]
+struct Handed {
+    slices: Vec<Media>,
+    next: usize,
+}
+
+impl Media {
+    /// The file, and the offset in it, of a buffer that lies in this slice.
+    pub(super) fn source_of(&self, buffer: &[u8]) -> Option<(&File, u64)> {
+        let (file, offset) = self.source.as_ref()?;
+        Some((file, offset + (buffer.as_ptr() as usize - self.start) as u64))
+    }
 }
 
 /// What a connection is doing, as its time limits see it.
@@ -67,30 +93,51 @@ impl Conn {
             written_bytes: AtomicU64::new(0),
             boundary: AtomicU64::new(0),
             write_blocked: AtomicBool::new(false),
+            gave_way: AtomicBool::new(false),
             linger: AtomicBool::new(false),
-            handed: std::array::from_fn(|_| (AtomicUsize::new(0), AtomicUsize::new(0))),
-            handed_next: AtomicUsize::new(0),
+            handed: Mutex::default(),
         }
     }
 
-    /// A body hands this slice of media to the connection; a write of it is no copy.
-    pub fn hand_out(&self, slice: &[u8]) {
-        let slot = self.handed_next.load(Relaxed);
-        self.handed_next.store((slot + 1) % HANDED_MAX, Relaxed);
+    /// A body hands this slice of media to the connection; a write of it is no copy. `source` is the file that the
+    /// slice maps and the offset of its first byte.
+    pub fn hand_out(&self, slice: &[u8], source: Option<(Arc<File>, u64)>) {
         let start = slice.as_ptr() as usize;
-        self.handed[slot].0.store(start, Relaxed);
-        self.handed[slot].1.store(start + slice.len(), Relaxed);
+        let media = Media { start, end: start + slice.len(), source };
+        let mut handed = self.handed();
+        let next = handed.next;
+        if next < handed.slices.len() {
+            handed.slices[next] = media;
+        } else {
+            handed.slices.push(media);
+        }
+        handed.next = (next + 1) % HANDED_MAX;
     }
 
-    /// Whether a buffer about to be written lies in a slice that was handed out.
+    /// The slice in which a buffer about to be written lies, if it is media.
+    pub(super) fn media_of(&self, buffer: &[u8]) -> Option<Media> {
+        let start = buffer.as_ptr() as usize;
+        let end = start + buffer.len();
+        self.handed().slices.iter().find(|m| m.start <= start && end <= m.end).cloned()
+    }
+
+    /// Whether a buffer is media.
     pub(super) fn is_media(&self, buffer: &[u8]) -> bool {
         let start = buffer.as_ptr() as usize;
         let end = start + buffer.len();
-        let newest = self.handed_next.load(Relaxed) + HANDED_MAX - 1;
-        (0..HANDED_MAX).any(|back| {
-            let slot = &self.handed[(newest - back) % HANDED_MAX];
-            slot.0.load(Relaxed) <= start && end <= slot.1.load(Relaxed)
-        })
+        self.handed().slices.iter().any(|m| m.start <= start && end <= m.end)
+    }
+
+    /// Only the connection's own core locks it, so it never waits.
+    fn handed(&self) -> MutexGuard<'_, Handed> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets the slices of answers that are wholly sent, and with them their files.
+    pub(super) fn forget(&self) {
+        let mut handed = self.handed();
+        handed.slices.clear();
+        handed.next = 0;
     }
 
     /// A request was answered before its body was read: at the end, wait for the client to see the answer. A close
@@ -128,10 +175,14 @@ impl Conn {
         self.write_blocked.store(blocked, Relaxed);
     }
 
+    pub(super) fn set_gave_way(&self, gave_way: bool) {
+        self.gave_way.store(gave_way, Relaxed);
+    }
+
     pub(super) fn phase(&self) -> Phase {
         if self.write_blocked.load(Relaxed) {
             Phase::WriteBlocked
-        } else if self.in_flight.load(Relaxed) > 0 {
+        } else if self.in_flight.load(Relaxed) > 0 || self.gave_way.load(Relaxed) {
             Phase::Serving
         } else if self.read_bytes.load(Relaxed) > self.boundary.load(Relaxed) {
             Phase::Head
@@ -155,13 +206,13 @@ mod tests {
         let conn = Conn::new(SocketAddr::from(([127, 0, 0, 1], 1)), Arc::default());
         let file = vec![0u8; 4096];
         let head = vec![0u8; 64];
-        conn.hand_out(&file[1024..2048]);
+        conn.hand_out(&file[1024..2048], None);
         assert!(conn.is_media(&file[1024..2048]));
         assert!(conn.is_media(&file[2000..2048]), "the rest of a slice");
         assert!(!conn.is_media(&file[1000..1100]));
         assert!(!conn.is_media(&head));
         for _ in 0..HANDED_MAX {
-            conn.hand_out(&head);
+            conn.hand_out(&head, None);
         }
         assert!(!conn.is_media(&file[1024..2048]), "handed out too long ago to be queued still");
     }

@@ -6,6 +6,7 @@
 pub mod conn;
 pub mod core;
 pub mod listen;
+mod sendfile;
 pub mod serve;
 pub mod stream;
 

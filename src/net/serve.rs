@@ -1,6 +1,7 @@
 //! The accept loop of one core, and the task of one connection with its time limits.
 
 use super::conn::{Conn, Phase, Traffic};
+use super::sendfile;
 use super::stream::Stream;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -55,6 +56,7 @@ where
 {
     /// Accepts until drain, then waits for connections to finish, at most for the drain limit.
     pub async fn run(self, listener: std::net::TcpListener) -> io::Result<()> {
+        let paced = sendfile::paces(&listener);
         let listener = TcpListener::from_std(listener)?;
         let tasks = TaskTracker::new();
         let mut backoff = Duration::ZERO;
@@ -67,7 +69,7 @@ where
             match accepted {
                 Ok((socket, peer)) => {
                     backoff = Duration::ZERO;
-                    self.start(&tasks, socket, peer);
+                    self.start(&tasks, socket, peer, paced);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -86,7 +88,7 @@ where
         Ok(())
     }
 
-    fn start(&self, tasks: &TaskTracker, socket: TcpStream, peer: SocketAddr) {
+    fn start(&self, tasks: &TaskTracker, socket: TcpStream, peer: SocketAddr, paced: bool) {
         self.traffic.accepted.fetch_add(1, Relaxed);
         if self.traffic.open.load(Relaxed) >= self.limits.connections_max {
             self.traffic.refused.fetch_add(1, Relaxed);
@@ -95,7 +97,7 @@ where
         }
         self.traffic.open.fetch_add(1, Relaxed);
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
-        let stream = TokioIo::new(Stream::new(socket, Arc::clone(&conn)));
+        let stream = TokioIo::new(Stream::new(socket, Arc::clone(&conn), paced));
         let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn: Arc::clone(&conn) };
         let http = http1::Builder::new().max_buf_size(self.limits.buffer_bytes_max).serve_connection(stream, service);
         tasks.spawn(Watch::new(conn, self.limits).serve(Some(http), self.drain.clone()));
@@ -165,6 +167,9 @@ impl Watch {
         let (phase, written) = (self.conn.phase(), self.conn.written());
         if phase != self.phase || written != self.written {
             (self.phase, self.written, self.since) = (phase, written, Instant::now());
+            if phase == Phase::Idle {
+                self.conn.forget();
+            }
         }
         let limit = match phase {
             Phase::Idle => self.limits.idle_time,

@@ -1,11 +1,12 @@
 //! The connection's IO type: a TCP stream that counts, shares its core fairly, and says when its peer is slow.
 
 use super::conn::Conn;
+use super::sendfile::{self, SENDFILE_MIN_BYTES};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// One turn writes at most this much, so that fast readers of large ranges do not delay small requests on their core:
@@ -19,22 +20,32 @@ pub struct Stream {
     conn: Arc<Conn>,
     /// Bytes that this turn may still write.
     turn: usize,
+    /// Large slices of files leave by sendfile.
+    by_reference: bool,
 }
 
 impl Stream {
-    pub fn new(socket: TcpStream, conn: Arc<Conn>) -> Self {
-        Self { socket, conn, turn: TURN_BYTES }
+    /// `paced`: the connection's congestion control paces, so everything is copied into the socket.
+    pub fn new(socket: TcpStream, conn: Arc<Conn>, paced: bool) -> Self {
+        Self { socket, conn, turn: TURN_BYTES, by_reference: !paced }
     }
 
     /// Ends the turn: the task is polled again after the others of this core.
     fn give_way(&mut self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         self.turn = TURN_BYTES;
+        self.conn.set_gave_way(true);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.socket).poll_write_vectored(cx, slices) {
+        self.conn.set_gave_way(false);
+        let by_reference = if self.by_reference { self.poll_sendfile(cx, slices) } else { None };
+        let polled = match by_reference {
+            Some(polled) => polled,
+            None => Pin::new(&mut self.socket).poll_write_vectored(cx, slices),
+        };
+        match polled {
             Poll::Ready(Ok(written)) => {
                 self.turn = self.turn.saturating_sub(written);
                 self.conn.set_write_blocked(false);
@@ -46,6 +57,25 @@ impl Stream {
                 self.turn = TURN_BYTES;
                 self.conn.set_write_blocked(true);
                 Poll::Pending
+            }
+        }
+    }
+
+    /// Sends the first large slice of a file, and what stands before it, by reference. `None`: there is none.
+    fn poll_sendfile(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Option<Poll<io::Result<usize>>> {
+        let at = slices.iter().position(|slice| slice.len() >= SENDFILE_MIN_BYTES)?;
+        let media = self.conn.media_of(&slices[at])?;
+        let (file, offset) = media.source_of(&slices[at])?;
+        loop {
+            match self.socket.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+            let send = || sendfile::send(&self.socket, &slices[..at], file, offset, slices[at].len());
+            match self.socket.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Some(Poll::Ready(done)),
             }
         }
     }

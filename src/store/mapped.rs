@@ -9,10 +9,11 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// An open file, its mapping, and the size both had when it was opened.
 pub struct MappedFile {
-    file: File,
+    file: Arc<File>,
     map: Bytes,
     address: usize,
     pub(super) seen: Seen,
@@ -32,6 +33,7 @@ impl MappedFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         if metadata.len() == 0 {
+            let file = Arc::new(file);
             return Ok(Self { file, map: Bytes::new(), address: 0, seen: Seen::new(0), asks_mincore: false });
         }
         // SAFETY: the mapping is private to this value and read-only. Rust code never loads from it: slices go to
@@ -41,6 +43,7 @@ impl MappedFile {
         let address = map.as_ptr() as usize;
         let seen = Seen::new(map.len() as u64);
         let asks_mincore = may_ask_mincore(&file);
+        let file = Arc::new(file);
         Ok(Self { file, map: Bytes::from_owner(map), address, seen, asks_mincore })
     }
 
@@ -63,6 +66,11 @@ impl MappedFile {
     /// The open file, for metadata and page cache questions.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// The same, shared: a connection may have the kernel send from it.
+    pub fn shared_file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// First address of the mapping; 0 when the file is empty.
