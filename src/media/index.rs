@@ -3,8 +3,8 @@
 //! An index is one run of bytes: built once from the file ([`Index::build`]), kept in the index cache, and
 //! searched where it lies ([`Index::open`] takes the bytes of a mapped cache entry and copies none of its tables).
 
-use super::ReadAt;
 use super::time::{Counting, DecimalTime, Label, Rate, Seconds};
+use super::{ReadAt, entry, mp4};
 use bytes::Bytes;
 
 /// What a file is, as far as an index goes.
@@ -66,7 +66,10 @@ pub enum TrackKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// `drop` is an explicit `drop=0|1`, which overrides the separator.
-    Timecode { label: Label, drop: Option<bool> },
+    Timecode {
+        label: Label,
+        drop: Option<bool>,
+    },
     Time(DecimalTime),
     Frame(u64),
 }
@@ -153,4 +156,78 @@ pub enum Until {
 pub struct Index {
     entry: Bytes,
     summary: Summary,
+    body: Body,
+}
+
+/// What the container keeps.
+enum Body {
+    Mp4(mp4::Parts),
+}
+
+impl Index {
+    /// Reads a file once and makes its index entry.
+    pub fn build(src: &dyn ReadAt) -> Result<Vec<u8>, BuildError> {
+        if !mp4::build::is_mp4(src)? {
+            return Err(BuildError::Unsupported);
+        }
+        let mut out = entry::begin();
+        let (parts, built) = mp4::build::build(src, &mut out)?;
+        let summary = mp4::describe::summary(&parts, &out, src, built.spread)?;
+        entry::finish(&mut out, &summary);
+        Ok(out)
+    }
+
+    /// Opens an entry of unknown history: the checksum is verified.
+    pub fn open(entry: Bytes) -> Result<Index, EntryError> {
+        Self::open_with(entry, true)
+    }
+
+    /// Opens an entry that the caller has just built, without reading all of it.
+    pub fn open_trusted(entry: Bytes) -> Result<Index, EntryError> {
+        Self::open_with(entry, false)
+    }
+
+    fn open_with(entry: Bytes, verify: bool) -> Result<Index, EntryError> {
+        let opened = entry::open(&entry, verify)?;
+        let part = &entry[..opened.part_end];
+        let body = match opened.summary.container {
+            Container::Mp4 => {
+                let parts = mp4::Parts::open(part, entry::HEADER_LEN);
+                Body::Mp4(parts.map_err(|broken| EntryError(format!("{} at byte {}", broken.what, broken.at)))?)
+            }
+            Container::Ts => return Err(EntryError("MPEG-TS".to_owned())),
+        };
+        Ok(Index { entry, summary: opened.summary, body })
+    }
+
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Bytes of the entry.
+    pub fn entry(&self) -> &Bytes {
+        &self.entry
+    }
+
+    /// Whether [`Index::resolve`] may read the source: in fragmented files, and where only a picture itself says
+    /// whether it decodes from its keyframe.
+    pub fn needs_source(&self) -> bool {
+        match &self.body {
+            Body::Mp4(parts) => parts.needs_source(&self.entry),
+        }
+    }
+
+    /// Finds a moment. `src` is the file that the index was built from.
+    pub fn resolve(&self, src: &dyn ReadAt, position: &Position) -> Result<Seek, SeekError> {
+        match &self.body {
+            Body::Mp4(parts) => mp4::seek::Seeker::new(parts, &self.summary, &self.entry, src)?.resolve(position),
+        }
+    }
+
+    /// The tracks and samples of an MP4, for writing fragments out of it; `None` for other containers.
+    pub fn tracks<'a>(&'a self, src: &'a dyn ReadAt) -> Option<mp4::Tracks<'a>> {
+        match &self.body {
+            Body::Mp4(parts) => Some(mp4::Tracks::new(parts, &self.entry, src)),
+        }
+    }
 }

@@ -120,9 +120,7 @@ mod tests {
     use super::*;
 
     fn kinds(bytes: &[u8]) -> Vec<Result<(String, Range<usize>), usize>> {
-        children(bytes, 0..bytes.len())
-            .map(|c| c.map(|c| (printable(c.kind), c.body)).map_err(|e| e.at))
-            .collect()
+        children(bytes, 0..bytes.len()).map(|c| c.map(|c| (printable(c.kind), c.body)).map_err(|e| e.at)).collect()
     }
 
     #[test]

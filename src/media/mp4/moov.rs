@@ -21,9 +21,15 @@ pub(crate) struct Rows {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sizes {
-    Uniform { size: u32, count: u32 },
+    Uniform {
+        size: u32,
+        count: u32,
+    },
     /// `bits` per row: 4, 8, 16 or 32.
-    Table { rows: Rows, bits: u8 },
+    Table {
+        rows: Rows,
+        bits: u8,
+    },
 }
 
 impl Sizes {
