@@ -18,10 +18,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// `size` when none is given: the chunk of the book.
-const DEFAULT_SIZE_BYTES: u64 = 20 << 20;
+pub const DEFAULT_SIZE_BYTES: u64 = 20 << 20;
 
-const MEDIA_SEEK: HeaderName = HeaderName::from_static("media-seek");
-const MEDIA_SOURCE_RANGE: HeaderName = HeaderName::from_static("media-source-range");
+pub const MEDIA_SEEK: HeaderName = HeaderName::from_static("media-seek");
+pub const MEDIA_SOURCE_RANGE: HeaderName = HeaderName::from_static("media-source-range");
 
 /// Where a chunk begins, as asked.
 enum Start {
@@ -36,6 +36,10 @@ pub async fn chunk(call: &Call) -> Answer {
     let start = start(&query, &["offset", "timecode", "time", "frame"])?;
     let form = query.one_of("as", &["bytes", "fmp4"])?.unwrap_or("bytes");
     let size = query.u64_in("size", 1..=u64::MAX)?;
+    if form == "fmp4" {
+        let (asked, position) = start.position()?;
+        return super::fmp4::chunk(call, &video, &query, asked, position, size).await;
+    }
     if query.get("duration").is_some() {
         return Err(Problem::bad_request("duration goes with as=fmp4; a chunk of plain bytes has a size"));
     }

@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod conditional;
 pub mod cors;
 pub mod credentials;
+pub mod fmp4;
 pub mod id;
 pub mod media_body;
 pub mod multipart;

@@ -37,7 +37,7 @@ pub trait Plan: Send + Sync {
     fn length(&self) -> u64;
 
     /// The pieces of a byte range of the body, in order.
-    fn pieces(&self, range: Range<u64>) -> Box<dyn Pieces>;
+    fn pieces(self: Arc<Self>, range: Range<u64>) -> Box<dyn Pieces>;
 }
 
 pub struct Representation {
@@ -116,7 +116,7 @@ impl Representation {
             }
             Content::Planned(plan) => {
                 let length = range.end - range.start;
-                MediaBody::new(file, pool, conn, Some(plan.pieces(range)), length)
+                MediaBody::new(file, pool, conn, Some(Arc::clone(plan).pieces(range)), length)
             }
         }
     }
@@ -185,7 +185,7 @@ impl Pieces for Nested {
                     Piece::Source { offset: whole.start + offset, len }
                 }
                 (Some(Piece::Source { offset, len }), Content::Planned(plan)) => {
-                    self.inner = Some(plan.pieces(offset..offset + len));
+                    self.inner = Some(Arc::clone(plan).pieces(offset..offset + len));
                     continue;
                 }
                 (Some(generated), _) => generated,

@@ -5,6 +5,7 @@
 //! Does not belong here: HTTP words, catalogue, caching policy.
 
 pub mod codec;
+mod entry;
 pub mod index;
 pub mod mp4;
 pub mod slices;

@@ -7,6 +7,7 @@ mod support;
 mod bad_input;
 mod chunks;
 mod hostile_files;
+mod index_mp4;
 mod index_ts;
 mod library;
 mod library_changes;

@@ -20,7 +20,6 @@ pub(crate) struct OrderBuilder {
     kept: Vec<u64>,
     last: Option<Candidate>,
     next_boundary: u64,
-    reordered: bool,
     spread: Spread,
 }
 
@@ -62,7 +61,6 @@ impl OrderBuilder {
             kept: Vec::new(),
             last: None,
             next_boundary: 0,
-            reordered: false,
             spread: Spread::default(),
         }
     }
@@ -79,7 +77,6 @@ impl OrderBuilder {
             }
             lowest = lowest.min(top.lowest_after);
             self.open.pop_back();
-            self.reordered = true;
         }
         if let Some(top) = self.open.back_mut() {
             top.lowest_after = top.lowest_after.min(lowest);
@@ -115,16 +112,13 @@ impl OrderBuilder {
         self.next_boundary = self.next_boundary.saturating_add(self.stride);
     }
 
-    /// The rows of the section of cuts (none when nothing is reordered), and the spread of the times.
-    pub(crate) fn finish(mut self) -> (Vec<u64>, Spread, bool) {
+    /// The rows of the section of cuts (position, lowest presentation time from there on), and the spread of the times.
+    pub(crate) fn finish(mut self) -> (Vec<u64>, Spread) {
         while !self.open.is_empty() {
             self.keep_front();
         }
         self.keep_last();
-        if !self.reordered {
-            self.kept = Vec::new();
-        }
-        (self.kept, self.spread, self.reordered)
+        (self.kept, self.spread)
     }
 }
 
@@ -205,8 +199,8 @@ mod tests {
         assert_eq!(build(&times, 1), [(0, 0), (1, 1), (4, 4)]);
         // Boundaries 0, 3, 6: the last cuts at or before them.
         assert_eq!(build(&times, 3), [(0, 0), (1, 1), (4, 4)]);
-        assert_eq!(build(&times, 100), [(0, 0)].map(|_| (0, 0)));
-        assert!(build(&[0, 1, 2, 3], 2).is_empty());
+        assert_eq!(build(&times, 100), [(0, 0), (4, 4)]);
+        assert_eq!(build(&[0, 1, 2, 3], 2), [(0, 0), (2, 2), (3, 3)]);
     }
 
     #[test]
@@ -227,9 +221,7 @@ mod tests {
             let expected: Vec<_> =
                 cuts.iter().map(|&p| (p, times[p as usize..].iter().min().copied().expect("some"))).collect();
             let built = build(&times, 1);
-            if !built.is_empty() {
-                assert_eq!(built, expected);
-            }
+            assert_eq!(built, expected);
         }
     }
 

@@ -219,6 +219,11 @@ impl<'a> Tables<'a> {
         }
     }
 
+    /// Decode time of a sample.
+    pub(crate) fn dts_of(self, sample: u64) -> i64 {
+        self.stts_at(sample).1
+    }
+
     /// The last sync sample at or before `sample`.
     pub(crate) fn sync_at_or_before(self, sample: u64) -> Option<u64> {
         let Some(stss) = self.trak.stss else { return Some(sample) };

@@ -23,7 +23,7 @@ pub(crate) struct TrackHeader<'a> {
     pub(crate) language: u16,
     /// The last 60 bytes of `tkhd`: layer, group, volume, matrix, width, height.
     pub(crate) presentation: [u8; 60],
-    /// The whole `stsd` box.
+    /// The body of `stsd`, from version and flags on.
     pub(crate) stsd: &'a [u8],
 }
 
@@ -108,7 +108,7 @@ fn trak(b: &mut Boxes, track: &TrackHeader<'_>, header: &Header<'_>) {
                 }
                 data_information(b);
                 b.boxed(b"stbl", |b| {
-                    b.raw(track.stsd);
+                    b.boxed(b"stsd", |b| b.raw(track.stsd));
                     no_samples(b);
                 });
             });

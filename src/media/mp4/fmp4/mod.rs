@@ -4,12 +4,13 @@
 //! ([`Fmp4::fragment`]), so that a range of a long chunk costs what it contains.
 //! Source: ISO/IEC 14496-12 §8.8 (movie fragments), QuickTime File Format (`tmcd`).
 
+mod chunk;
 mod init;
 mod moof;
 mod plan;
 
-pub(crate) use init::{Header, TrackHeader};
-pub(crate) use plan::{Cut, plan};
+pub use chunk::Chunk;
+pub(crate) use chunk::ChunkStart;
 
 use crate::media::index::SeekError;
 use crate::media::slices::Piece;
@@ -28,6 +29,8 @@ pub(crate) struct Sample {
     pub(crate) cts_offset: i32,
     pub(crate) duration: u32,
     pub(crate) sync: bool,
+    /// Entry of `stsd`, from 1.
+    pub(crate) description: u32,
 }
 
 /// What the planner and the writer read: the samples of the tracks of one chunk.

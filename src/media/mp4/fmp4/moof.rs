@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 /// Sample flags (§8.8.3.1): depends on no other sample; depends on others and is no sync sample.
 const SYNC: u32 = 0x0200_0000;
 const NOT_SYNC: u32 = 0x0101_0000;
-/// `tf_flags`: offsets count from the `moof`.
-const DEFAULT_BASE_IS_MOOF: u32 = 0x02_0000;
+/// `tf_flags`: offsets count from the `moof`; the sample description is named.
+const TF_FLAGS: u32 = 0x02_0000 | 0x2;
 /// `tr_flags`: data offset; per sample duration, size, flags, composition offset.
 const DATA_OFFSET: u32 = 0x1;
 const PER_SAMPLE: u32 = 0x100 | 0x200;
@@ -19,8 +19,8 @@ const PER_VIDEO_SAMPLE: u32 = 0x400 | 0x800;
 
 /// `moof` 8, `mfhd` 16, `mdat` header 8.
 const FRAGMENT_BYTES: u64 = 32;
-/// `traf` 8, `tfhd` 16, `tfdt` 20, `trun` 20.
-const RUN_BYTES: u64 = 64;
+/// `traf` 8, `tfhd` 20, `tfdt` 20, `trun` 20.
+const RUN_BYTES: u64 = 68;
 /// The timecode sample's data.
 const TIMECODE_BYTES: u64 = 4;
 
@@ -97,7 +97,15 @@ fn head(n: usize, fragment: &Fragment, timecode: Option<TimecodeSample>, runs: &
         b.full(b"mfhd", 0, 0, |b| b.u32(u32::try_from(n + 1).unwrap_or(u32::MAX)));
         if let Some(timecode) = timecode {
             let track = TrackKindOut { id: timecode.track_id, ..TIMECODE_TRACK };
-            let sample = Sample { offset: 0, size: 4, dts: 0, cts_offset: 0, duration: timecode.duration, sync: true };
+            let sample = Sample {
+                offset: 0,
+                size: 4,
+                dts: 0,
+                cts_offset: 0,
+                duration: timecode.duration,
+                sync: true,
+                description: 1,
+            };
             traf(b, track, &[sample], &mut data);
         }
         for (track, samples) in runs {
@@ -118,7 +126,10 @@ fn traf(b: &mut Boxes, track: TrackKindOut, samples: &[Sample], data: &mut u32) 
     let flags = DATA_OFFSET | PER_SAMPLE | if track.video { PER_VIDEO_SAMPLE } else { 0 };
     let start = samples.first().map_or(0, |s| s.dts);
     b.boxed(b"traf", |b| {
-        b.full(b"tfhd", 0, DEFAULT_BASE_IS_MOOF, |b| b.u32(track.id));
+        b.full(b"tfhd", 0, TF_FLAGS, |b| {
+            b.u32(track.id);
+            b.u32(samples.first().map_or(1, |s| s.description));
+        });
         b.full(b"tfdt", 1, 0, |b| b.u64(u64::try_from(start).unwrap_or(0)));
         b.full(b"trun", 1, flags, |b| {
             b.u32(u32::try_from(samples.len()).unwrap_or(u32::MAX));

@@ -20,13 +20,13 @@ const FRAGMENT_BYTES_MAX: u64 = 256 << 20;
 /// Samples in one chunk at most: planning walks over all of them.
 const SAMPLES_MAX: u64 = 16_000_000;
 
-/// Where a chunk ends.
+/// Where a chunk ends: at whichever comes first.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Cut {
+pub(crate) struct Cut {
     /// With the sample that brings the chunk to this many bytes.
-    Bytes(u64),
+    pub(crate) bytes: u64,
     /// Before the first moment that is not wanted, relative to the start of the chunk.
-    Time(Seconds),
+    pub(crate) end: Seconds,
 }
 
 type Samples<'a> = Box<dyn Iterator<Item = Result<Sample, SeekError>> + 'a>;
@@ -75,7 +75,7 @@ pub(crate) fn plan(
         media_bytes: 0,
         head_bytes: 0,
         timecode,
-        source_range: u64::MAX..0,
+        source_range: Range { start: u64::MAX, end: 0 },
         end: 0,
     };
     planner.open();
@@ -107,20 +107,20 @@ fn timecode_ticks(header: &Header<'_>, end: i64, timescale: u32) -> u32 {
 impl Planner<'_> {
     fn take_all(&mut self, cut: Cut) -> Result<(), SeekError> {
         let timescale = self.walks[0].track.timescale;
-        let mut fragment_dts = 0;
+        let (mut fragment_dts, mut description) = (0, None);
         let mut taken = 0;
         // Lowest composition offset so far: from it follows when no later sample can be presented in time.
         let mut lowest_offset = 0;
         while let Some(sample) = self.peek(0)? {
-            if let Cut::Time(end) = cut {
-                lowest_offset = lowest_offset.min(i64::from(sample.cts_offset));
-                if !is_before(sample.dts.saturating_add(lowest_offset), timescale, end) {
-                    break;
-                }
+            lowest_offset = lowest_offset.min(i64::from(sample.cts_offset));
+            if !is_before(sample.dts.saturating_add(lowest_offset), timescale, cut.end) {
+                break;
             }
             let long = sample.dts - fragment_dts >= FRAGMENT_SECONDS * i64::from(timescale);
             let big = self.media_bytes + u64::from(sample.size) > FRAGMENT_BYTES_MAX;
-            if self.walks[0].taken > self.walks[0].first && (sample.sync && self.walks[0].track.video || long || big) {
+            let changed = description.replace(sample.description) != Some(sample.description);
+            let begins = sample.sync && self.walks[0].track.video || long || big || changed;
+            if self.walks[0].taken > self.walks[0].first && begins {
                 self.close();
                 self.open();
                 fragment_dts = sample.dts;
@@ -132,14 +132,12 @@ impl Planner<'_> {
                 let limit = format!("a chunk has at most {SAMPLES_MAX} samples; ask for less");
                 return Err(SeekError::Unanswerable(limit));
             }
-            if matches!(cut, Cut::Bytes(wanted) if self.length() >= wanted) {
+            if self.length() >= cut.bytes {
                 break;
             }
         }
-        let rest = match cut {
-            Cut::Time(end) => end,
-            Cut::Bytes(_) => Seconds { num: i128::from(self.end), den: u64::from(timescale.max(1)) },
-        };
+        let taken_to = Seconds { num: i128::from(self.end), den: u64::from(timescale.max(1)) };
+        let rest = if cut.end < taken_to { cut.end } else { taken_to };
         for n in 1..self.walks.len() {
             while let Some(sample) = self.peek(n)? {
                 if !is_before(sample.dts, self.walks[n].track.timescale, rest) {
