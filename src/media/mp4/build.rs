@@ -183,6 +183,7 @@ impl Walk {
         if let Some(order) = &mut self.order {
             order.push(cts)?;
         }
+        self.index.lowest_offset = self.index.lowest_offset.min(i64::from(sample.cts_offset));
         if sample.sync {
             (self.last_sync, self.sync_cts) = (Some(self.index.samples), cts);
             self.index.syncs += 1;
@@ -332,6 +333,7 @@ fn finish_walks(out: &mut Vec<u8>, parts: &mut Parts, walks: Vec<Walk>) -> Sprea
             index.end_ticks as u64,
             index.syncs,
             u64::from(index.leading),
+            index.lowest_offset as u64,
         ];
         derived::write(out, 1, &facts);
         parts.tracks.push(walk.index);

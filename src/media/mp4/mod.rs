@@ -115,7 +115,7 @@ impl Parts {
             let fact = |n| facts.get(entry, n, 0);
             (track.table_samples, track.samples) = (fact(0), fact(1));
             (track.table_ticks, track.end_ticks) = (fact(2) as i64, fact(3) as i64);
-            (track.syncs, track.leading) = (fact(4), fact(5) != 0);
+            (track.syncs, track.leading, track.lowest_offset) = (fact(4), fact(5) != 0, fact(6) as i64);
         }
         let facts = sections.next(1)?;
         self.main = self.track_number(facts.get(entry, 0, 0))?;

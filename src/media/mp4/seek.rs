@@ -88,6 +88,20 @@ impl<'a> Seeker<'a> {
         }
     }
 
+    /// When a player shows the frame. With an edit list, the first frame of a progressive file is shown when the empty
+    /// edits are over, wherever in it the edit begins. Otherwise its composition time stands, raised by the largest
+    /// negative composition offset (as ffmpeg, and so Chromium, do).
+    fn presentation_time(&self, frame: Frame, time: Seconds) -> Seconds {
+        let frames = self.frames;
+        if !self.parts.fragmented && !frames.view.trak(frames.track).edits.is_empty() {
+            let start = Seconds::from_ticks(frames.span(0, 3) as i64, frames.view.movie.timescale);
+            return start.checked_add(time).unwrap_or(time);
+        }
+        let raised = Seconds::from_ticks(frames.view.tracks[frames.track].lowest_offset.min(0), frames.timescale());
+        let presented = frames.presentation(frame);
+        presented.checked_sub(raised).unwrap_or(presented)
+    }
+
     fn is_video(&self) -> bool {
         &self.frames.view.trak(self.frames.track).handler == b"vide"
     }
@@ -281,7 +295,7 @@ impl<'a> Seeker<'a> {
             timecode,
             frame_rate: track.and_then(|track| track.frame_rate),
             drop_frame: counting.is_some_and(|counting| counting.drop),
-            presentation_time: frames.presentation(frame),
+            presentation_time: self.presentation_time(frame, time),
             keyframe: self.keyframe(frame, sample, time, counting)?,
             sample_offset: sample.offset,
             sample_size: u64::from(sample.size),

@@ -27,6 +27,8 @@ pub(crate) struct TrackIndex {
     pub(crate) table_ticks: i64,
     pub(crate) end_ticks: i64,
     pub(crate) syncs: u64,
+    /// Lowest composition offset, at most 0: below it where offsets are signed.
+    pub(crate) lowest_offset: i64,
     /// Some picture follows a sync sample in decode order and precedes it in presentation.
     pub(crate) leading: bool,
     /// Rows (decode position, lowest composition time from there on); see `order`.
