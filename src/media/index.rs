@@ -3,9 +3,12 @@
 //! An index is one run of bytes: built once from the file ([`Index::build`]), kept in the index cache, and
 //! searched where it lies ([`Index::open`] takes the bytes of a mapped cache entry and copies none of its tables).
 
+use super::slices::Piece;
 use super::time::{Counting, DecimalTime, Label, Rate, Seconds};
-use super::{ReadAt, entry, mp4};
+use super::{ReadAt, entry, mp4, ts};
 use bytes::Bytes;
+use std::collections::VecDeque;
+use std::ops::Range;
 
 /// What a file is, as far as an index goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,15 +165,19 @@ pub struct Index {
 /// What the container keeps.
 enum Body {
     Mp4(mp4::Parts),
+    Ts(ts::Table),
 }
 
 impl Index {
     /// Reads a file once and makes its index entry.
     pub fn build(src: &dyn ReadAt) -> Result<Vec<u8>, BuildError> {
-        if !mp4::build::is_mp4(src)? {
-            return Err(BuildError::Unsupported);
-        }
         let mut out = entry::begin();
+        if !mp4::build::is_mp4(src)? {
+            let built = ts::build(src)?;
+            out.extend_from_slice(&built.table);
+            entry::finish(&mut out, &built.summary);
+            return Ok(out);
+        }
         let (parts, built) = mp4::build::build(src, &mut out)?;
         let summary = mp4::describe::summary(&parts, &out, src, built.spread)?;
         entry::finish(&mut out, &summary);
@@ -195,7 +202,7 @@ impl Index {
                 let parts = mp4::Parts::open(part, entry::HEADER_LEN);
                 Body::Mp4(parts.map_err(|broken| EntryError(format!("{} at byte {}", broken.what, broken.at)))?)
             }
-            Container::Ts => return Err(EntryError("MPEG-TS".to_owned())),
+            Container::Ts => Body::Ts(ts::Table::open(entry.slice(entry::HEADER_LEN..opened.part_end))?),
         };
         Ok(Index { entry, summary: opened.summary, body })
     }
@@ -214,6 +221,8 @@ impl Index {
     pub fn needs_source(&self) -> bool {
         match &self.body {
             Body::Mp4(parts) => parts.needs_source(&self.entry),
+            // Where a chunk begins depends on the packets before the keyframe.
+            Body::Ts(_) => true,
         }
     }
 
@@ -221,6 +230,7 @@ impl Index {
     pub fn resolve(&self, src: &dyn ReadAt, position: &Position) -> Result<Seek, SeekError> {
         match &self.body {
             Body::Mp4(parts) => mp4::seek::Seeker::new(parts, &self.summary, &self.entry, src)?.resolve(position),
+            Body::Ts(table) => table.resolve(&self.summary, src, position),
         }
     }
 
@@ -228,6 +238,38 @@ impl Index {
     pub fn tracks<'a>(&'a self, src: &'a dyn ReadAt) -> Option<mp4::Tracks<'a>> {
         match &self.body {
             Body::Mp4(parts) => Some(mp4::Tracks::new(parts, &self.entry, src)),
+            Body::Ts(_) => None,
         }
+    }
+
+    /// Plans a chunk that plays on its own, from the keyframe of a moment on.
+    pub fn fmp4(&self, src: &dyn ReadAt, position: &Position, until: Until) -> Result<(Seek, mp4::Chunk), SeekError> {
+        match &self.body {
+            Body::Mp4(parts) => {
+                let seeker = mp4::seek::Seeker::new(parts, &self.summary, &self.entry, src)?;
+                mp4::Chunk::plan(&seeker, &self.tracks_of(parts, src), position, until)
+            }
+            Body::Ts(_) => Err(SeekError::Unsupported(
+                "as=fmp4 is made from MP4; a chunk of MPEG-TS plays as it is, without as=".to_owned(),
+            )),
+        }
+    }
+
+    /// Bytes `range` of a planned chunk that lie in part `part` of it ([`mp4::Chunk::parts`]).
+    pub fn fmp4_part(
+        &self,
+        src: &dyn ReadAt,
+        chunk: &mp4::Chunk,
+        part: usize,
+        range: &Range<u64>,
+    ) -> Result<VecDeque<Piece>, SeekError> {
+        match &self.body {
+            Body::Mp4(parts) => chunk.part(&self.tracks_of(parts, src), part, range),
+            Body::Ts(_) => Ok(VecDeque::new()),
+        }
+    }
+
+    fn tracks_of<'a>(&'a self, parts: &'a mp4::Parts, src: &'a dyn ReadAt) -> mp4::Tracks<'a> {
+        mp4::Tracks::new(parts, &self.entry, src)
     }
 }

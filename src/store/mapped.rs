@@ -1,6 +1,7 @@
 //! A read-only mapping of a whole file, handed out as `Bytes` slices that keep it alive.
 #![allow(unsafe_code, reason = "mapping a file is unsafe by nature; this file holds the argument why it is sound")]
 
+use super::residency::{Seen, may_ask_mincore};
 use crate::media::ReadAt;
 use bytes::Bytes;
 use std::fs::File;
@@ -8,12 +9,15 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// An open file, its mapping, and the size both had when it was opened.
 pub struct MappedFile {
-    file: File,
+    file: Arc<File>,
     map: Bytes,
     address: usize,
+    pub(super) seen: Seen,
+    pub(super) asks_mincore: bool,
 }
 
 impl MappedFile {
@@ -29,14 +33,18 @@ impl MappedFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         if metadata.len() == 0 {
-            return Ok(Self { file, map: Bytes::new(), address: 0 });
+            let file = Arc::new(file);
+            return Ok(Self { file, map: Bytes::new(), address: 0, seen: Seen::new(0), asks_mincore: false });
         }
         // SAFETY: the mapping is private to this value and read-only. Rust code never loads from it: slices go to
         // `writev` (see the rules in store/mod.rs), so a file that is changed or cut underneath is an error of the
         // system call and not a torn read. The index cache maps files that only this process writes, by rename.
         let map = unsafe { memmap2::MmapOptions::new().map(&file)? };
         let address = map.as_ptr() as usize;
-        Ok(Self { file, map: Bytes::from_owner(map), address })
+        let seen = Seen::new(map.len() as u64);
+        let asks_mincore = may_ask_mincore(&file);
+        let file = Arc::new(file);
+        Ok(Self { file, map: Bytes::from_owner(map), address, seen, asks_mincore })
     }
 
     /// Size in bytes at the time of opening.
@@ -58,6 +66,11 @@ impl MappedFile {
     /// The open file, for metadata and page cache questions.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// The same, shared: a connection may have the kernel send from it.
+    pub fn shared_file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// First address of the mapping; 0 when the file is empty.

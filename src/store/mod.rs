@@ -10,7 +10,7 @@
 
 pub mod mapped;
 pub mod pool;
-
+pub mod residency;
 
 pub use mapped::MappedFile;
 pub use pool::Pool;

@@ -5,9 +5,14 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::thread;
 use tokio::sync::oneshot;
+
+/// Nice value of the pools' threads.
+const NICE: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -30,6 +35,20 @@ struct State {
     idle: usize,
 }
 
+/// A job that was queued; resolves to its result.
+pub struct Running<T> {
+    result: oneshot::Receiver<Option<T>>,
+    pool: &'static str,
+}
+
+impl<T> Future for Running<T> {
+    type Output = Result<T, Panicked>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.result).poll(cx).map(|sent| sent.ok().flatten().ok_or(Panicked(self.pool)))
+    }
+}
+
 /// The job panicked; the thread survived.
 #[derive(Debug, thiserror::Error)]
 #[error("a job of the {0} pool panicked")]
@@ -43,17 +62,14 @@ impl Pool {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Runs `job` on the pool and waits for its result. Dropping the future does not stop a job that has started.
-    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+    /// Queues `job` at once and gives a future of its result. Dropping the future does not stop the job.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Running<T> {
         let (done, result) = oneshot::channel();
         self.spawn(move || {
             let outcome = catch_unwind(AssertUnwindSafe(job));
-            let _ = done.send(outcome);
+            let _ = done.send(outcome.ok());
         });
-        match result.await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(_)) | Err(_) => Err(Panicked(self.shared.name)),
-        }
+        Running { result, pool: self.shared.name }
     }
 
     /// Runs `job` on the pool without waiting for it.
@@ -87,6 +103,11 @@ impl Shared {
     }
 
     fn work(&self) {
+        // The cores come first: a pool reads ahead of them, and a core that waits for its CPU delays everybody.
+        // Linux gives each thread a nice value of its own (sched(7)).
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+            tracing::debug!(%error, "lower a pool thread's priority");
+        }
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {

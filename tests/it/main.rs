@@ -1,3 +1,18 @@
-//! The only integration binary.
+//! The integration tests: one binary, one module per subject. They start the real `weir` and speak to it over sockets,
+//! ask ffmpeg and ffprobe what is true, or read the source tree itself.
+#![allow(clippy::unwrap_used)]
 
+mod support;
+
+mod bad_input;
+mod chunks;
+mod hostile_files;
 mod index_mp4;
+mod index_ts;
+mod library;
+mod library_changes;
+mod ranges;
+mod seek;
+mod tidy;
+mod uploads;
+mod zero_copy;

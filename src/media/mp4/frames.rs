@@ -61,7 +61,7 @@ impl<'a> Frames<'a> {
         self.presentation_in(frame.span, frame.cts)
     }
 
-    fn presentation_in(self, span: usize, cts: i64) -> Seconds {
+    pub(crate) fn presentation_in(self, span: usize, cts: i64) -> Seconds {
         let start = Seconds::from_ticks(self.span(span, 3) as i64, self.view.movie.timescale);
         let inside = Seconds::from_ticks(cts.saturating_sub(self.span(span, 4) as i64), self.timescale());
         start.checked_add(inside).unwrap_or(start)

@@ -2,12 +2,14 @@
 //!
 //! Reading order: [`boxes`] (walking), [`moov`] (where the tables are), [`tables`] (lookups in them), [`fragments`]
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
-//! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary).
+//! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
+//! [`fmp4`] (chunks that play on their own, written with [`write`]).
 
 pub(crate) mod boxes;
 pub(crate) mod build;
 pub(crate) mod derived;
 pub(crate) mod describe;
+pub(crate) mod fmp4;
 pub(crate) mod fragments;
 pub(crate) mod frames;
 pub(crate) mod moov;
@@ -17,7 +19,9 @@ pub(crate) mod tables;
 pub(crate) mod timecode;
 pub(crate) mod tracks;
 pub(crate) mod view;
+pub(crate) mod write;
 
+pub use fmp4::Chunk;
 pub use tracks::{MediaTrack, Tracks};
 pub use view::{Sample, SampleCursor};
 

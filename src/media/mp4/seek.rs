@@ -3,6 +3,7 @@
 //! Must not know HTTP; the texts of errors are for the person who asked.
 
 use super::Parts;
+use super::fmp4::ChunkStart;
 use super::frames::{Frame, Frames};
 use super::timecode;
 use super::view::Sample;
@@ -45,21 +46,44 @@ impl<'a> Seeker<'a> {
     }
 
     pub(crate) fn resolve(&self, position: &Position) -> Result<Seek, SeekError> {
+        self.resolve_number(position).map(|(_, seek)| seek)
+    }
+
+    /// The same, with the number of the frame (of the sample, where there is no picture).
+    pub(crate) fn resolve_number(&self, position: &Position) -> Result<(u64, Seek), SeekError> {
+        let (number, counting) = self.number(position)?;
+        Ok((number, self.answer(number, counting)?))
+    }
+
+    /// Where a chunk that shows this frame begins, and where the edit that shows it ends.
+    pub(crate) fn start_of(&self, number: u64) -> Result<ChunkStart, SeekError> {
+        let frames = self.frames;
+        let frame = frames.frame(number)?;
+        let key = self.decode_start(frames.view.sample(frames.src, frames.track, frame.index)?)?;
+        let shown = frames.span(frame.span, 2).saturating_add(frames.span(frame.span, 1));
+        let last = frames.frame(shown.saturating_sub(1))?;
+        let duration = frames.view.sample(frames.src, frames.track, last.index)?.duration;
+        // A last sample without a duration is still shown.
+        let end_cts = last.cts.saturating_add(i64::from(duration.max(1)));
+        Ok(ChunkStart { frame, key, end_cts, track: frames.track })
+    }
+
+    fn number(&self, position: &Position) -> Result<(u64, Option<Counting>), SeekError> {
         match position {
-            Position::Time(time) => self.answer(self.frame_at(*time)?, self.counting),
+            Position::Time(time) => Ok((self.frame_at(*time)?, self.counting)),
             Position::Frame(number) => {
                 self.need_picture("frame numbers")?;
                 if *number >= self.count {
                     let what = format!("frame {number} is outside");
                     return Err(SeekError::Outside { what, first: "0".to_owned(), last: (self.count - 1).to_string() });
                 }
-                self.answer(*number, self.counting)
+                Ok((*number, self.counting))
             }
             Position::Timecode { label, drop } => {
                 self.need_picture("timecode")?;
                 let no_rate = || SeekError::Unanswerable("this video has no frame rate to count by".to_owned());
                 let counting = self.reading(*label, *drop, self.counting.ok_or_else(no_rate)?)?;
-                self.answer(self.frame_of(*label, counting)?, Some(counting))
+                Ok((self.frame_of(*label, counting)?, Some(counting)))
             }
         }
     }

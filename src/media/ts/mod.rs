@@ -1,1 +1,41 @@
-//! tbd
+//! MPEG-TS (ISO/IEC 13818-1): finds packets, timestamps and keyframes in one scan, and keeps them in a searchable table.
+//!
+//! Reading order: [`packet`] and [`sync`] (packets of a file), [`psi`] (which streams), [`pes`] (timestamps),
+//! [`bits`], [`nal`] and the codecs (pictures), [`timeline`] (order and time), [`scan`] (all of it together),
+//! [`table`] (the result, searched where it lies), [`resolve`] (a moment to bytes).
+//! Must not know about files, HTTP or the index cache.
+
+pub mod access;
+pub mod audio;
+pub mod bits;
+pub mod h264;
+pub mod hevc;
+pub mod mpeg2;
+pub mod nal;
+pub mod packet;
+pub mod pes;
+pub mod picture;
+pub mod psi;
+pub mod resolve;
+pub mod scan;
+pub mod sync;
+pub mod table;
+pub mod timeline;
+
+pub use packet::{PacketSize, sniff};
+pub use scan::{Built, build};
+pub use table::Table;
+
+#[cfg(test)]
+pub(crate) struct Memory(pub Vec<u8>);
+
+#[cfg(test)]
+impl super::ReadAt for Memory {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.0[..].read_at(offset, buf)
+    }
+}

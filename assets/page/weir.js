@@ -1,0 +1,45 @@
+// A player per video, started by a click (a browser has six connections to a host), and a jump to a timecode.
+"use strict";
+
+function play(article) {
+  let video = article.querySelector("video");
+  if (!video) {
+    video = document.createElement("video");
+    video.controls = true;
+    video.playsInline = true;
+    video.preload = "none";
+    video.src = article.dataset.file;
+    article.querySelector(".still").replaceChildren(video);
+    article.classList.add("open");
+  }
+  return video;
+}
+
+function say(article, text, wrong) {
+  const output = article.querySelector("output");
+  output.textContent = text;
+  output.classList.toggle("wrong", wrong);
+}
+
+async function jump(article, timecode) {
+  const answer = await fetch(article.dataset.seek + "?timecode=" + encodeURIComponent(timecode));
+  const found = await answer.json();
+  if (!answer.ok) {
+    say(article, found.detail, true);
+    return;
+  }
+  const video = play(article);
+  // The middle of the frame: its start, rounded to a double, may belong to the frame before.
+  const [num, den] = (found.frame_rate || "50/1").split("/").map(Number);
+  video.currentTime = found.presentation_time + den / num / 2;
+  video.preload = "auto";
+  say(article, `${found.timecode} is frame ${found.frame}, ${found.time} s`, false);
+}
+
+for (const article of document.querySelectorAll("article")) {
+  article.querySelector(".still button")?.addEventListener("click", () => play(article).play());
+  article.querySelector("form")?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    jump(article, new FormData(event.target).get("timecode")).catch((error) => say(article, String(error), true));
+  });
+}

@@ -1,0 +1,236 @@
+"""Turns the results of a run into docs/benchmarks.md: tables, ratios, and what the budgets say."""
+
+import statistics
+
+from .rows import SIZES, interval
+from .servers import NGINX_COLD_VARIANTS, NGINX_VARIANTS
+
+# Largest allowed ratio of Weir's CPU per GB to nginx's best and to the write loop's best (DESIGN.md section 9).
+CPU_BUDGETS = {"20m": (0.55, 1.10), "1m": (0.85, 1.08), "256k": (0.97, 1.08)}
+REQUESTS_BUDGET_4K = 1.2
+IDLE_BUDGET_BYTES = 12 * 1024
+START_BUDGET_MS = 20
+SEEK_BUDGET_US = 1000
+COLD_BUDGET = 2.0
+
+INTRO = """# Weir beside nginx and beside the physical limit
+
+This page is written by `benches/compare/run`; edit `benches/compare/suite/report.py`, not this page.
+
+Every figure comes from one run, on one machine, over loopback. Ratios are what to look at: they are taken within a round,
+in which all servers are measured one after the other, forwards and then backwards. A ratio's brackets hold a 95 %
+bootstrap interval over the rounds. CPU times are those of all the server's threads and processes, from their CPU clocks.
+"""
+
+METHOD = """
+## Method
+
+- The client (`benches/compare/drain`) has one thread and one epoll instance. It discards bodies inside the kernel with
+  `recv(NULL, n, MSG_TRUNC)`, so it costs little beside the server it measures. Latency counts from the request to the
+  last byte; with a fixed rate, from the moment the request was due.
+- Before anything is measured, bodies of five sizes are compared with the file byte for byte, for every server and variant.
+- One worker (nginx), one core (Weir), one thread (write loop), pinned to core 0; the client is pinned to core 1. Rows that
+  end in `2w` have two workers, and nothing is pinned.
+- The run has a network namespace of its own. Rows that end in `cubic` use that congestion control, which does not pace;
+  the others use what the machine is set to (see the table above). Where that is `bbr`, its pacing decides much of what a
+  byte costs on loopback, so both are shown.
+- The write loop (`drain/src/bin/floor.rs`) is what remains when a server does nothing but map the file and call `writev`
+  with head and slice. It has two forms, an event loop and a thread per connection; the best one counts. The sendfile loop
+  is the event loop with `sendfile` for the body.
+- Of nginx the variants below are tried first, row by row. The one with the least CPU per byte and the one with the most
+  requests go into the rounds, and of each figure the better one counts.
+- On loopback the receiver's TCP work runs in the sender's context, so server CPU includes it, for all servers alike.
+- Measurements during which others used more than 0.1 of a core, or the host stole as much, are repeated while the run's
+  budget for it lasts.
+- Idle connections: each does one request of 100 bytes and stays open. Kernel figures are those of the whole machine and
+  include the client's end of each connection.
+- Cold beside hot: a client reads hot 256 KiB chunks at 400 per second on four connections. Beside it, four connections
+  stream a second file in 20 MiB ranges, each range once. For each case the server is started afresh and that file
+  dropped from the page cache before. The hot stream of the same rate shows what sharing the core costs in any case.
+
+How to repeat: `benches/compare/run` (about a quarter of an hour), `benches/compare/run --quick` (a few minutes),
+`--rows 'range-20m-*'` for some rows, `--help` for the rest. It needs Linux, two cores, Python 3, ffmpeg and nginx
+(installed with apt where it is missing), and 8 GB of disk below `target/compare`.
+"""
+
+
+def render(results):
+    rows, facts = results["rows"], results["machine"]
+    parts = [INTRO, machine_table(results, facts)]
+    sections = (("range", range_section), ("idle", idle_section), ("seek", seek_section), ("cold", cold_section),
+                ("start", start_section))
+    verdicts = []
+    bodies = [section([r for r in rows if r["kind"] == kind], verdicts) for kind, section in sections
+              if any(r["kind"] == kind for r in rows)]
+    if verdicts:
+        parts.append(table("## Budgets", ["what", "budget", "measured", "kept"], verdicts))
+    parts += bodies
+    parts += [METHOD, nginx_section()]
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+def machine_table(results, facts):
+    virtual = ", a virtual machine" if facts["virtual_machine"] else ""
+    lines = [
+        ["processor", f"{facts['cpu']}, {facts['cores']} cores{virtual}"],
+        ["memory", f"{facts['memory_gb']} GB"],
+        ["kernel", f"Linux {facts['kernel']}, {facts['congestion_control']}, tcp_wmem {' '.join(facts['tcp_wmem'])}, "
+                   f"tcp_rmem {' '.join(facts['tcp_rmem'])}"],
+        ["nginx", facts["nginx"].removeprefix("nginx version: ")],
+        ["Weir", f"{facts.get('weir', 'not part of this run')}; {facts['rustc']}"],
+        ["run", f"{results['mode']}, {results['rounds']} rounds, {results['minutes']} minutes; "
+                f"{results['noisy']} of {results['measured']} measurements were disturbed by others"],
+    ]
+    return table("## Machine", ["what", "value"], lines)
+
+
+def table(title, head, lines):
+    text = f"{title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n"
+    return text + "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def pick(row, family, figure, largest=False):
+    """The per-round values of a family's best server for this figure, and its label."""
+    members = {label: row["servers"][label][figure] for label, name in row["families"].items() if name == family}
+    members = {label: values for label, values in members.items() if values}
+    if not members:
+        return None, []
+    best = max if largest else min
+    label = best(members, key=lambda name: statistics.median(members[name]))
+    return label, members[label]
+
+
+def ratio(ours, theirs):
+    """Interval of the per-round ratios."""
+    return interval([a / b for a, b in zip(ours, theirs) if b])
+
+
+def show(found, digits=2):
+    if not found:
+        return "–"
+    return f"{found['median']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+
+
+def number(values, digits=0):
+    return f"{statistics.median(values):,.{digits}f}" if values else "–"
+
+
+def verdict(verdicts, what, budget, found, kept):
+    verdicts.append([what, budget, found, "yes" if kept else "**no**"])
+
+
+def range_section(rows, verdicts):
+    cpu, rates, latencies = [], [], []
+    for row in rows:
+        name = row["row"].removeprefix("range-")
+        _, weir = pick(row, "weir", "cpu_ms_per_gb")
+        nginx_label, nginx = pick(row, "nginx", "cpu_ms_per_gb")
+        _, floor = pick(row, "write loop", "cpu_ms_per_gb")
+        to_nginx, to_floor = ratio(weir, nginx), ratio(weir, floor)
+        _, sendfile = pick(row, "sendfile loop", "cpu_ms_per_gb")
+        cpu.append([name, number(weir), number(nginx), number(floor), number(sendfile), show(to_nginx), show(to_floor),
+                    (nginx_label or "–").removeprefix("nginx: ")])
+        _, weir_rate = pick(row, "weir", "requests_per_second", largest=True)
+        _, nginx_rate = pick(row, "nginx", "requests_per_second", largest=True)
+        _, floor_rate = pick(row, "write loop", "requests_per_second", largest=True)
+        to_nginx_rate, size = ratio(weir_rate, nginx_rate), SIZES[row["size"]]
+        mb = [r * size / 1e6 for r in weir_rate]
+        rates.append([name, number(weir_rate), number(nginx_rate), number(floor_rate), show(to_nginx_rate), number(mb)])
+        line = [name]
+        for family in ("weir", "nginx", "write loop"):
+            line += [number(pick(row, family, "p50_us")[1]), number(pick(row, family, "p99_us")[1])]
+        latencies.append(line)
+        judge_range(row, name, verdicts, to_nginx, to_floor, to_nginx_rate)
+    return "\n".join([
+        table("## Random ranges of a hot file: server CPU, ms per GB",
+              ["range, connections", "Weir", "nginx", "write loop", "sendfile loop", "Weir / nginx",
+               "Weir / write loop", "nginx's best"], cpu),
+        table("### Requests per second",
+              ["range, connections", "Weir", "nginx", "write loop", "Weir / nginx", "Weir, MB/s"], rates),
+        table("### Latency, µs",
+              ["range, connections", "Weir p50", "Weir p99", "nginx p50", "nginx p99", "loop p50", "loop p99"], latencies),
+    ])
+
+
+def judge_range(row, name, verdicts, to_nginx, to_floor, to_nginx_rate):
+    if row["size"] in CPU_BUDGETS and to_nginx and to_floor:
+        nginx_max, floor_max = CPU_BUDGETS[row["size"]]
+        verdict(verdicts, f"{name}: CPU per GB to nginx's best", f"≤ {nginx_max}", show(to_nginx),
+                to_nginx["median"] <= nginx_max)
+        verdict(verdicts, f"{name}: CPU per GB to the write loop", f"≤ {floor_max}", show(to_floor),
+                to_floor["median"] <= floor_max)
+    if row["size"] == "4k" and to_nginx_rate:
+        verdict(verdicts, f"{name}: requests per second to nginx's best", f"≥ {REQUESTS_BUDGET_4K}",
+                show(to_nginx_rate), to_nginx_rate["median"] >= REQUESTS_BUDGET_4K)
+
+
+def idle_section(rows, verdicts):
+    lines = []
+    for name, r in rows[0]["servers"].items():
+        lines.append([name, f"{r['open']:,}", f"{r['alive_after_hold']:,}", f"{r['rss_per_connection']:,.0f}",
+                      f"{r['anonymous_per_connection']:,.0f}", f"{r['rss_total'] / 1e6:,.1f}",
+                      f"{r['kernel_slab_per_connection']:,.0f}", f"{r['kernel_buffers_per_connection']:,.0f}"])
+        if name == "weir":
+            kept = r["open"] >= 10_000 and r["rss_per_connection"] <= IDLE_BUDGET_BYTES
+            found = f"{r['rss_per_connection'] / 1024:.1f} KiB, {r['open']:,} open"
+            verdict(verdicts, "idle keep-alive connection", "≤ 12 KiB at 10,000", found, kept)
+    return table("## Idle connections: bytes per connection",
+                 ["server", "open", "still open", "RSS", "of it anonymous", "RSS of the server, MB",
+                  "kernel slab, both ends", "kernel buffers"], lines)
+
+
+def seek_section(rows, verdicts):
+    lines = []
+    for row in rows:
+        nginx = row["servers"].get("nginx mp4", {}).get("requests_per_second", [])
+        for name, r in row["servers"].items():
+            to_nginx = ratio(r["requests_per_second"], nginx) if nginx and name != "nginx mp4" else None
+            lines.append([name, row["connections"], number(r["requests_per_second"]), number(r["cpu_us_per_request"]),
+                          number(r["p50_us"]), number(r["p99_us"]), number(r["bytes_per_answer"]), show(to_nginx, 1)])
+        ours = row["servers"].get("weir /seek")
+        if ours and row["connections"] == 1:
+            p99 = statistics.median(ours["p99_us"])
+            verdict(verdicts, "seek in a day-long file, p99", f"≤ {SEEK_BUDGET_US} µs", f"{p99:.0f} µs",
+                    p99 <= SEEK_BUDGET_US)
+    note = ("\nnginx answers a seek with a second of media and a moov box cut out of the whole one, which it "
+            "reads each time (`mp4_max_buffer_size 64m`; its default refuses this file). Weir's like-for-like answer is `as=fmp4`; "
+            "`/seek` says where to read, and `/chunk` sends 64 KiB from there.\n")
+    return table("## Seeks in a day-long MP4 of 60 frames per second",
+                 ["request", "connections", "requests/s", "CPU µs/request", "p50 µs", "p99 µs", "bytes/answer",
+                  "to nginx"], lines) + note
+
+
+def cold_section(rows, verdicts):
+    lines, row = [], rows[0]
+    for name, cases in row["servers"].items():
+        alone = [run["p99_us"] for run in cases["alone"]]
+        for case, runs in cases.items():
+            take = lambda key: [run[key] for run in runs]
+            factor = ratio(take("p99_us"), alone)
+            lines.append([name, case, number(take("p50_us")), number(take("p99_us")), number(take("max_us")),
+                          number(take("other_mb_per_second")), number(take("disk_mb")), show(factor)])
+            if name == "weir" and case.startswith("beside a cold"):
+                verdict(verdicts, f"p99 of a hot client {case}", f"≤ {COLD_BUDGET} of alone", show(factor),
+                        factor["median"] <= COLD_BUDGET)
+    return table("## A hot client beside cold data, one core",
+                 ["server", "case", "p50 µs", "p99 µs", "max µs", "other MB/s", "read from disk, MB", "p99 to alone"], lines)
+
+
+def start_section(rows, verdicts):
+    lines = []
+    for name, values in rows[0]["servers"].items():
+        found = interval(values)
+        lines.append([name, show(found, 1), f"{min(values):.1f}", f"{max(values):.1f}"])
+        if name == "weir" and not rows[0]["pending"]:
+            verdict(verdicts, "start to first byte, 1,000 indexed videos", f"≤ {START_BUDGET_MS} ms",
+                    f"{show(found, 1)} ms", found["median"] <= START_BUDGET_MS)
+    note = f"\nNot indexed when this was measured: {rows[0]['pending']} of Weir's videos.\n" if rows[0]["pending"] else ""
+    return table("## Start: exec to the first byte served, ms", ["server", "median", "least", "most"], lines) + note
+
+
+def nginx_section():
+    lines = [[name, f"`{settings}`"] for name, settings in {**NGINX_VARIANTS, **NGINX_COLD_VARIANTS}.items()]
+    text = table("### nginx's settings", ["variant", "directives"], lines)
+    return text + ("\nCommon to all: `access_log off; tcp_nodelay on; keepalive_requests 1000000000; open_file_cache "
+                   "max=20000 inactive=600s; worker_connections 16384; reset_timedout_connection on;`, "
+                   "and `reuseport` with two workers.\n")

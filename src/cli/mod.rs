@@ -1,0 +1,63 @@
+//! The command line: one file per subcommand. Prints what a person asked for; everything else is logged.
+
+mod demo;
+mod inspect;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A media server that streams video without copying it and measures itself while it does.
+#[derive(Parser)]
+#[command(
+    name = "weir",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  weir demo                                    a sample video, and every URL worth opening
+  weir serve --library ~/Videos                serve a directory at http://127.0.0.1:8080
+  weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a library of videos
+    Serve(serve::Arguments),
+    /// Serve an embedded sample video and print every URL worth opening
+    Demo(demo::Arguments),
+    /// Say what a file contains, or where a moment of it lies
+    Inspect(inspect::Arguments),
+}
+
+/// Exit code of wrong usage or a wrong configuration.
+const USAGE: u8 = 2;
+
+pub fn main() -> ExitCode {
+    // A closed pipe (`weir inspect … | head`) ends quietly: Rust ignores SIGPIPE, writes then fail and are dropped.
+    match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+    }
+}
+
+/// Prints an error as a person wants to read it.
+fn fail(code: u8, error: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("weir: {error}");
+    ExitCode::from(code)
+}
+
+/// Prints a line on standard output; a reader that went away is no error.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+use say;

@@ -1,0 +1,386 @@
+//! Configuration: what the user typed ([`Settings`]) and what it resolves to ([`Config`]).
+//!
+//! Flags, `WEIR_*` variables and keys of the config file are one set, with that precedence. Only this directory
+//! knows defaults; `config/weir.toml` shows every key, and a test holds it against [`Config::default`].
+
+pub mod units;
+
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use units::{ByteSize, Span};
+
+/// Every key, as typed; absent means "the next source, or the default".
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Directory of videos; found recursively and watched [default: .]
+    #[arg(long, env = "WEIR_LIBRARY", value_name = "DIR")]
+    pub library: Option<PathBuf>,
+    /// Index cache, generated key, upload journals [default: $STATE_DIRECTORY, $XDG_STATE_HOME/weir or
+    /// ~/.local/state/weir]
+    #[arg(long, env = "WEIR_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Media listener [default: 127.0.0.1:8080]; port 0 takes a free one and prints it
+    #[arg(long, env = "WEIR_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Admin listener: health and metrics [default: 127.0.0.1:9090]; other than loopback needs an admin token
+    #[arg(long, env = "WEIR_ADMIN", value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// Token that the admin listener asks for (Bearer, or the Basic password)
+    #[arg(long, env = "WEIR_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub admin_token: Option<String>,
+    /// File that holds the admin token
+    #[arg(long, env = "WEIR_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Key for uploads and deletes (Bearer, or the Basic password) [default: generated once, in state_dir]
+    #[arg(long, env = "WEIR_WRITE_KEY", value_name = "KEY", hide_env_values = true)]
+    pub write_key: Option<String>,
+    /// File that holds the write key
+    #[arg(long, env = "WEIR_WRITE_KEY_FILE", value_name = "FILE")]
+    pub write_key_file: Option<PathBuf>,
+    /// Log levels, by module if wanted: warn, info,weir::net=debug [default: info]
+    #[arg(long, env = "WEIR_LOG", value_name = "LEVELS")]
+    pub log: Option<String>,
+    /// Log lines as text or as JSON [default: text]
+    #[arg(long, env = "WEIR_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Cores that serve, each with a runtime and a listener of its own; 0 means all [default: 0]
+    #[arg(long, env = "WEIR_CORES", value_name = "N")]
+    pub cores: Option<usize>,
+    /// Pin each core's thread to its CPU [default: false]
+    #[arg(long, env = "WEIR_PIN", value_name = "BOOL")]
+    pub pin: Option<bool>,
+    /// Open connections at most; one more is answered 503 [default: 16384]
+    #[arg(long, env = "WEIR_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Requests per second of one peer address; more is answered 429; 0 is no limit [default: 0]
+    #[arg(long, env = "WEIR_PEER_REQUESTS_PER_SECOND", value_name = "N")]
+    pub peer_requests_per_second: Option<u32>,
+    /// Size of a request's head at most; more is answered 431 [default: 32 KiB]
+    #[arg(long, env = "WEIR_HEAD_BYTES_MAX", value_name = "SIZE")]
+    pub head_bytes_max: Option<ByteSize>,
+    /// Time from the first byte of a request's head to its last [default: 10 s]
+    #[arg(long, env = "WEIR_HEAD_TIME", value_name = "TIME")]
+    pub head_time: Option<Span>,
+    /// How long a keep-alive connection may wait for its next request [default: 75 s]
+    #[arg(long, env = "WEIR_IDLE_TIME", value_name = "TIME")]
+    pub idle_time: Option<Span>,
+    /// A peer that takes, or sends, no byte of a body for this long is dropped [default: 30 s]
+    #[arg(long, env = "WEIR_STALL_LIMIT", value_name = "TIME")]
+    pub stall_limit: Option<Span>,
+    /// How long responses in flight may take to finish after SIGTERM [default: 30 s]
+    #[arg(long, env = "WEIR_DRAIN_LIMIT", value_name = "TIME")]
+    pub drain_limit: Option<Span>,
+    /// Origin that other sites' pages may read from (CORS); * is any, an empty one turns it off [default: *]
+    #[arg(long, env = "WEIR_CORS_ORIGIN", value_name = "ORIGIN")]
+    pub cors_origin: Option<String>,
+    /// Tell in Server-Timing where each answer's time went [default: false]
+    #[arg(long, env = "WEIR_SERVER_TIMING", value_name = "BOOL")]
+    pub server_timing: Option<bool>,
+    /// Size of an upload at most; more is answered 413 [default: 64 GiB]
+    #[arg(long, env = "WEIR_UPLOAD_BYTES_MAX", value_name = "SIZE")]
+    pub upload_bytes_max: Option<ByteSize>,
+    /// Free space that uploads leave on the library's disk; else 507 [default: 256 MiB]
+    #[arg(long, env = "WEIR_SPACE_RESERVE", value_name = "SIZE")]
+    pub space_reserve: Option<ByteSize>,
+    /// An upload in parts that nobody continues for this long is removed [default: 24 h]
+    #[arg(long, env = "WEIR_UPLOAD_EXPIRY", value_name = "TIME")]
+    pub upload_expiry: Option<Span>,
+    /// Scan the library this often instead of watching it; 0 watches, and polls where it cannot [default: 0]
+    #[arg(long, env = "WEIR_POLL_INTERVAL", value_name = "TIME")]
+    pub poll_interval: Option<Span>,
+    /// Memory and mappings for opened indexes [default: 256 MiB]
+    #[arg(long, env = "WEIR_INDEX_BYTES_MAX", value_name = "SIZE")]
+    pub index_bytes_max: Option<ByteSize>,
+    /// Threads that wait for the disk on behalf of viewers [default: 8]
+    #[arg(long, env = "WEIR_READ_THREADS", value_name = "N")]
+    pub read_threads: Option<usize>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A resolved configuration: every value is there and was checked once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Config {
+    pub library: PathBuf,
+    pub state_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    pub admin_token: Option<String>,
+    pub write_key: Option<String>,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub cores: usize,
+    pub pin: bool,
+    pub connections_max: usize,
+    pub peer_requests_per_second: u32,
+    pub head_bytes_max: ByteSize,
+    pub head_time: Span,
+    pub idle_time: Span,
+    pub stall_limit: Span,
+    pub drain_limit: Span,
+    pub cors_origin: String,
+    pub server_timing: bool,
+    pub upload_bytes_max: ByteSize,
+    pub space_reserve: ByteSize,
+    pub upload_expiry: Span,
+    pub poll_interval: Span,
+    pub index_bytes_max: ByteSize,
+    pub read_threads: usize,
+}
+
+/// What is wrong with a configuration: where it stands and what is allowed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {error}")]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("{path}: {error}")]
+    Parse { path: PathBuf, error: toml::de::Error },
+    #[error("{key}: {problem}")]
+    Value { key: &'static str, problem: String },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            library: PathBuf::from("."),
+            state_dir: default_state_dir(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin_token: None,
+            write_key: None,
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            cores: 0,
+            pin: false,
+            connections_max: 16_384,
+            peer_requests_per_second: 0,
+            head_bytes_max: ByteSize(32 << 10),
+            head_time: Span::from_secs(10),
+            idle_time: Span::from_secs(75),
+            stall_limit: Span::from_secs(30),
+            drain_limit: Span::from_secs(30),
+            cors_origin: "*".to_owned(),
+            server_timing: false,
+            upload_bytes_max: ByteSize(64 << 30),
+            space_reserve: ByteSize(256 << 20),
+            upload_expiry: Span::from_secs(24 * 3600),
+            poll_interval: Span::from_secs(0),
+            index_bytes_max: ByteSize(256 << 20),
+            read_threads: 8,
+        }
+    }
+}
+
+/// The state directory of a service manager, of the user, or one in the current directory.
+fn default_state_dir() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(given) = variable("STATE_DIRECTORY") {
+        return given;
+    }
+    match (variable("XDG_STATE_HOME"), variable("HOME")) {
+        (Some(state), _) => state.join("weir"),
+        (None, Some(home)) => home.join(".local/state/weir"),
+        (None, None) => PathBuf::from("weir-state"),
+    }
+}
+
+impl Settings {
+    /// Reads a config file; an unknown key or a wrong type names line and key.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.to_owned(), error })
+    }
+
+    /// Resolves flags and variables (`self`) over a file's keys over the defaults.
+    pub fn resolve(self, file: Self) -> Result<Config, ConfigError> {
+        let defaults = Config::default();
+        macro_rules! pick {
+            ($($key:ident),* $(,)?) => {
+                Config {
+                    $($key: self.$key.clone().or_else(|| file.$key.clone()).unwrap_or(defaults.$key),)*
+                    admin_token: secret("admin_token", [
+                        (&self.admin_token, &self.admin_token_file), (&file.admin_token, &file.admin_token_file)])?,
+                    write_key: secret("write_key", [
+                        (&self.write_key, &self.write_key_file), (&file.write_key, &file.write_key_file)])?,
+                }
+            };
+        }
+        let config = pick!(
+            library,
+            state_dir,
+            listen,
+            admin,
+            log,
+            log_format,
+            cores,
+            pin,
+            connections_max,
+            peer_requests_per_second,
+            head_bytes_max,
+            head_time,
+            idle_time,
+            stall_limit,
+            drain_limit,
+            cors_origin,
+            server_timing,
+            upload_bytes_max,
+            space_reserve,
+            upload_expiry,
+            poll_interval,
+            index_bytes_max,
+            read_threads,
+        );
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// A secret given directly or by file; the earlier source wins, and within one source only one of the two may stand.
+fn secret(key: &'static str, sources: [(&Option<String>, &Option<PathBuf>); 2]) -> Result<Option<String>, ConfigError> {
+    for (value, path) in sources {
+        let found = match (value, path) {
+            (Some(_), Some(_)) => {
+                let problem = format!("given twice: as {key} and as {key}_file; keep one of them");
+                return Err(ConfigError::Value { key, problem });
+            }
+            (Some(value), None) => value.clone(),
+            (None, Some(path)) => std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::Read { path: path.clone(), error })?
+                .trim()
+                .to_owned(),
+            (None, None) => continue,
+        };
+        if found.is_empty() {
+            return Err(ConfigError::Value { key, problem: "is empty; leave it out to have none".to_owned() });
+        }
+        return Ok(Some(found));
+    }
+    Ok(None)
+}
+
+impl Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
+        if !self.admin.ip().is_loopback() && self.admin_token.is_none() {
+            return wrong("admin", "an address other than loopback needs an admin_token (or admin_token_file)");
+        }
+        if self.listen == self.admin && self.listen.port() != 0 {
+            return wrong("admin", "the same address as listen; the admin listener needs one of its own");
+        }
+        if self.cores > 1024 {
+            return wrong("cores", "0 (all) to 1024");
+        }
+        if self.connections_max == 0 {
+            return wrong("connections_max", "at least 1");
+        }
+        if !(1..=256).contains(&self.read_threads) {
+            return wrong("read_threads", "1 to 256");
+        }
+        if !(1 << 10..=1 << 20).contains(&self.head_bytes_max.0) {
+            return wrong("head_bytes_max", "1 KiB to 1 MiB");
+        }
+        for (key, span) in
+            [("head_time", self.head_time), ("idle_time", self.idle_time), ("stall_limit", self.stall_limit)]
+        {
+            if span.0.is_zero() {
+                return wrong(key, "longer than 0");
+            }
+        }
+        let origin = self.cors_origin.as_str();
+        if !(origin.is_empty() || origin == "*" || origin.starts_with("http://") || origin.starts_with("https://")) {
+            return wrong("cors_origin", "*, an origin like https://example.org, or empty to turn CORS off");
+        }
+        if let Err(error) = self.log.parse::<tracing_subscriber::EnvFilter>() {
+            let problem = format!("{error}; examples: warn, info,weir::net=debug");
+            return Err(ConfigError::Value { key: "log", problem });
+        }
+        Ok(())
+    }
+
+    /// Cores that serve.
+    pub fn core_count(&self) -> usize {
+        match self.cores {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+}
+
+/// Secrets are never shown.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("library", &self.library)
+            .field("state_dir", &self.state_dir)
+            .field("listen", &self.listen)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        toml::from_str(text).expect("valid settings")
+    }
+
+    #[test]
+    fn flags_win_over_file_over_defaults() {
+        let flags = settings("cores = 3");
+        let file = settings("cores = 2\nidle_time = \"5 s\"");
+        let config = flags.resolve(file).expect("valid");
+        assert_eq!(config.cores, 3);
+        assert_eq!(config.idle_time, Span::from_secs(5));
+        assert_eq!(config.stall_limit, Config::default().stall_limit);
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_key_with_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/weir.toml");
+        let text = std::fs::read_to_string(&path).expect("the file is in the tree");
+        // Keys without a fixed default (secrets, state_dir) stand there commented out; uncommented they must parse.
+        let all: String = text.lines().map(|l| l.strip_prefix("#: ").unwrap_or(l)).flat_map(|l| [l, "\n"]).collect();
+        let table: toml::Table = toml::from_str(&all).expect("a table");
+        let command = <Settings as clap::Args>::augment_args(clap::Command::new("weir"));
+        let mut keys: Vec<String> = command.get_arguments().map(|a| a.get_id().to_string()).collect();
+        let mut shown: Vec<String> = table.keys().cloned().collect();
+        keys.retain(|key| key != "Settings");
+        keys.sort();
+        shown.sort();
+        assert_eq!(keys, shown);
+        let config = Settings::default().resolve(settings(&text)).expect("valid");
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn errors_name_the_line_the_key_and_what_is_allowed() {
+        let unknown = toml::from_str::<Settings>("library = \"x\"\nlisten_on = 1").expect_err("unknown key");
+        let text = unknown.to_string();
+        assert!(text.contains("line 2") && text.contains("listen_on"), "{text}");
+        let size = toml::from_str::<Settings>("upload_bytes_max = \"many\"").expect_err("no size").to_string();
+        assert!(size.contains("line 1") && size.contains("64 MiB"), "{size}");
+        let admin = settings("admin = \"0.0.0.0:9090\"").resolve(Settings::default()).expect_err("needs a token");
+        assert!(admin.to_string().contains("admin_token"), "{admin}");
+    }
+
+    #[test]
+    fn a_secret_stands_once_and_may_come_from_a_file() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "s3cret\n").expect("written");
+        let flags = Settings { write_key_file: Some(file.path().to_owned()), ..Settings::default() };
+        let config = flags.clone().resolve(settings("write_key = \"other\"")).expect("valid");
+        assert_eq!(config.write_key.as_deref(), Some("s3cret"));
+        let both = Settings { write_key: Some("x".to_owned()), ..flags };
+        assert!(both.resolve(Settings::default()).is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! The admin listener: liveness, readiness, metrics. It has a thread and a runtime of its own, so it answers while
+//! every media core is busy.
+
+use super::credentials::{self, Access, WriteKey};
+use super::problem::Problem;
+use super::state::Edge;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tower_service::Service;
+
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Answer = Result<Response<Body>, Problem>;
+
+/// The routes of the admin listener.
+pub fn routes(edge: Arc<Edge>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
+        .fallback(async || Problem::not_found("nothing is here; there are /metrics, /healthz and /readyz"))
+        .with_state(edge)
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        Problem::into_response(self).map(Body::from)
+    }
+}
+
+fn text_of(text: impl Into<Body>, content_type: &'static str) -> Answer {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// 200 as long as the process answers at all.
+pub async fn healthz() -> Answer {
+    text_of("ok\n", "text/plain; charset=utf-8")
+}
+
+/// 200 when new viewers are welcome, 503 from the moment the server drains.
+pub async fn readyz(State(edge): State<Arc<Edge>>) -> Answer {
+    if edge.drain.is_cancelled() {
+        return Err(Problem::unavailable("draining: responses in flight are finished, new ones are not begun", 5));
+    }
+    text_of("ready\n", "text/plain; charset=utf-8")
+}
+
+/// OpenMetrics text.
+pub async fn metrics(State(edge): State<Arc<Edge>>) -> Answer {
+    edge.metrics.videos.store(edge.library.catalogue().len() as u64, Relaxed);
+    let text = edge.metrics.render().map_err(|_| Problem::unavailable("the metrics could not be rendered", 1))?;
+    text_of(text, METRICS_TYPE)
+}
+
+/// The service of the admin listener: with a token configured, every route but the probes asks for it.
+#[derive(Clone)]
+pub struct AdminService {
+    router: Router,
+    token: Option<WriteKey>,
+}
+
+impl AdminService {
+    pub fn new(router: Router, token: Option<WriteKey>) -> Self {
+        Self { router, token }
+    }
+
+    fn admits(&self, request: &Request<Incoming>) -> bool {
+        let Some(token) = &self.token else { return true };
+        matches!(request.uri().path(), "/healthz" | "/readyz")
+            || credentials::authorized(request.headers().get(AUTHORIZATION), token) == Access::Granted
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for AdminService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if !self.admits(&request) {
+            let problem = Problem::unauthorized("this needs the admin token, as Bearer token or Basic password");
+            return Box::pin(std::future::ready(Ok(IntoResponse::into_response(problem))));
+        }
+        let mut router = self.router.clone();
+        Box::pin(async move { router.call(request.map(Body::new)).await })
+    }
+}

@@ -1,0 +1,122 @@
+//! A request as handlers see it, and what they answer with.
+
+use super::credentials::{self, Access};
+use super::media_body::MediaBody;
+use super::problem::Problem;
+use super::state::Edge;
+use crate::net::Conn;
+use bytes::Bytes;
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// One request of the media listener.
+pub struct Call {
+    pub edge: Arc<Edge>,
+    pub conn: Arc<Conn>,
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Incoming,
+}
+
+impl Call {
+    /// Writes need the key; asked before the body is read.
+    pub fn authorize(&self) -> Result<(), Problem> {
+        match credentials::authorized(self.headers.get(AUTHORIZATION), &self.edge.write_key) {
+            Access::Granted => Ok(()),
+            Access::Missing => {
+                Err(Problem::unauthorized("this needs the write key, as Bearer token or Basic password"))
+            }
+            Access::Wrong => Err(Problem::unauthorized("the write key is wrong")),
+        }
+    }
+}
+
+/// What a handler returns: a problem is an answer too.
+pub type Answer = Result<Response<Body>, Problem>;
+
+/// The body of an answer. An enum, not a trait object: it is what every request pays for.
+pub enum Body {
+    Empty,
+    Text(Bytes),
+    Media(Box<MediaBody>),
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Media(media) => Pin::new(&mut **media).poll_frame(cx),
+            Self::Text(text) => {
+                let text = std::mem::take(text);
+                Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Text(text) => text.is_empty(),
+            Self::Media(media) => media.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Self::Media(media) => media.size_hint(),
+        }
+    }
+}
+
+/// A response without a body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    response
+}
+
+/// An answer of JSON.
+pub fn json(value: &serde_json::Value, cache: &'static str) -> Answer {
+    let mut text = value.to_string();
+    text.push('\n');
+    Ok(text_of(text, "application/json", cache))
+}
+
+/// A response of text.
+pub fn text_of(text: impl Into<Bytes>, content_type: &'static str, cache: &'static str) -> Response<Body> {
+    let text = text.into();
+    let length = text.len();
+    let mut response = Response::new(Body::Text(text));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    response
+}
+
+/// A method that a route does not have: OPTIONS tells which it has, any other is 405.
+pub fn other_method(method: &Method, allow: &'static str) -> Answer {
+    if method != Method::OPTIONS {
+        return Err(Problem::method_not_allowed(allow));
+    }
+    let mut response = empty(StatusCode::NO_CONTENT);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    Ok(response)
+}
+
+/// A header value that was made from checked text.
+pub fn header(value: String) -> Result<HeaderValue, Problem> {
+    HeaderValue::try_from(value).map_err(|_| Problem::bad_request("a value cannot stand in a header field"))
+}

@@ -1,0 +1,58 @@
+//! THE EDGE: the only directory that speaks HTTP's words, and the only one that knows axum.
+//!
+//! A request of the media listener passes `service`, is routed by the table below, and its handler (one file per URL
+//! family) turns query and headers into a call on `library` or `media`, and the outcome into an answer. The admin
+//! listener's routes are in `admin`. Does not belong here: how bytes are found, read or written.
+
+pub mod admin;
+pub mod answer;
+pub mod chunk;
+pub mod conditional;
+pub mod cors;
+pub mod credentials;
+pub mod fmp4;
+pub mod id;
+pub mod media_body;
+pub mod multipart;
+pub mod page;
+pub mod peers;
+pub mod problem;
+pub mod query;
+pub mod range;
+pub mod representation;
+pub mod service;
+pub mod state;
+pub mod upload;
+pub mod videos;
+
+use crate::observe::metrics::Route;
+use answer::{Answer, Call, other_method};
+use http::Method;
+use problem::Problem;
+
+const READ: &str = "GET, HEAD, OPTIONS";
+const READ_WRITE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
+
+/// The route table of the media listener. HEAD is answered like GET; hyper leaves the body out.
+async fn route(route: Route, call: Call) -> Answer {
+    let method = call.method.clone();
+    let read = method == Method::GET || method == Method::HEAD;
+    match route {
+        Route::Page if read => page::index(&call),
+        Route::Script if read => Ok(page::script()),
+        Route::Style if read => Ok(page::style()),
+        Route::Videos if read => videos::list(&call),
+        Route::Video if read => videos::one(&call).await,
+        Route::Video if method == Method::PUT => upload::put(call).await,
+        Route::Video if method == Method::DELETE => upload::delete(&call).await,
+        Route::File if read => videos::file(&call).await,
+        Route::Chunk if read => chunk::chunk(&call).await,
+        Route::Seek if read => chunk::seek(&call).await,
+        Route::Upload if read => upload::missing(&call).await,
+        Route::Video => other_method(&method, READ_WRITE),
+        Route::Other => {
+            Err(Problem::not_found(format!("nothing is at {}; the page at / lists what there is", call.uri.path())))
+        }
+        _ => other_method(&method, READ),
+    }
+}

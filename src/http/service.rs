@@ -1,0 +1,208 @@
+//! What every request of the media listener passes, in this order:
+//! 1. it gets an id and a start time,
+//! 2. a head that is too long, or a peer that asks too often, is answered here,
+//! 3. the route table answers,
+//! 4. CORS headers are added,
+//! 5. when the last byte has been handed on, it is counted and logged, once.
+
+use super::answer::{Body, Call};
+use super::cors;
+use super::peers::Peers;
+use super::problem::Problem;
+use super::state::Edge;
+use crate::net::Conn;
+use crate::observe::metrics::Route;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+/// Target of the request log, so that it can be silenced alone: `WEIR_LOG=info,weir::request=off`.
+const REQUEST_LOG: &str = "weir::request";
+
+/// The service of one connection.
+pub struct EdgeService {
+    edge: Arc<Edge>,
+    peers: Arc<Peers>,
+    conn: Arc<Conn>,
+}
+
+impl EdgeService {
+    pub fn new(edge: Arc<Edge>, peers: Arc<Peers>, conn: Arc<Conn>) -> Self {
+        Self { edge, peers, conn }
+    }
+
+    /// Step 2.
+    fn refuse(&self, request: &Request<Incoming>) -> Option<Problem> {
+        let limit = self.edge.config.head_bytes_max.0;
+        if head_bytes(request) > limit {
+            return Some(Problem::header_fields_too_large(format!("the head of a request may have {limit} bytes")));
+        }
+        let wait = self.peers.admit(self.conn.peer.ip()).err()?;
+        Some(Problem::too_many_requests("this address asks too often", wait.as_secs() + 1))
+    }
+}
+
+/// Steps 3 and 4.
+async fn answer(route: Route, call: Call) -> Response<Body> {
+    let edge = Arc::clone(&call.edge);
+    let preflight = call.method == Method::OPTIONS;
+    let outcome = super::route(route, call).await;
+    let mut response = outcome.unwrap_or_else(|problem| problem.into_response().map(Body::Text));
+    cors::allow(&edge.config.cors_origin, preflight, response.headers_mut());
+    response
+}
+
+/// Bytes of the request line and the header fields.
+fn head_bytes(request: &Request<Incoming>) -> u64 {
+    let fields: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let line = request.uri().path().len() + request.uri().query().map_or(0, str::len) + 16;
+    (fields + line) as u64
+}
+
+impl hyper::service::Service<Request<Incoming>> for EdgeService {
+    type Response = Response<Logged>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut entry = Entry::begin(&self.edge, &self.conn, &request);
+        let refused = self.refuse(&request);
+        let (edge, conn) = (Arc::clone(&self.edge), Arc::clone(&self.conn));
+        Box::pin(async move {
+            let mut response = match refused {
+                Some(problem) => problem.into_response().map(Body::Text),
+                None => {
+                    let (parts, body) = request.into_parts();
+                    let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
+                    answer(entry.route, Call { edge, conn, method, uri, headers, body }).await
+                }
+            };
+            entry.status = response.status();
+            if entry.status.is_client_error() || entry.status.is_server_error() {
+                entry.put_id(&mut response);
+            }
+            Ok(response.map(|inner| Logged { inner, entry }))
+        })
+    }
+}
+
+/// One line of the request log, written when the answer is done or given up.
+struct Entry {
+    edge: Arc<Edge>,
+    started: Instant,
+    id: u64,
+    /// Kept only when the line will be written.
+    line: Option<(Method, Uri, std::net::SocketAddr)>,
+    route: Route,
+    status: StatusCode,
+    sent_bytes: u64,
+    finished: bool,
+}
+
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+impl Entry {
+    fn begin(edge: &Arc<Edge>, conn: &Conn, request: &Request<Incoming>) -> Self {
+        let logged = tracing::enabled!(target: REQUEST_LOG, tracing::Level::INFO);
+        let line = logged.then(|| (request.method().clone(), request.uri().clone(), conn.peer));
+        Self {
+            edge: Arc::clone(edge),
+            started: Instant::now(),
+            // An odd factor walks through all 2^64 values: ids differ within a run and look unlike each other.
+            id: edge.run_id.wrapping_add(REQUESTS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            line,
+            route: Route::of(request.uri().path()),
+            status: StatusCode::OK,
+            sent_bytes: 0,
+            finished: false,
+        }
+    }
+
+    fn put_id(&self, response: &mut Response<Body>) {
+        if let Ok(value) = HeaderValue::try_from(format!("{:016x}", self.id)) {
+            response.headers_mut().insert("request-id", value);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let took_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.edge.metrics.count_request(self.route, self.status.as_u16(), took_us);
+        let Some((method, uri, peer)) = &self.line else { return };
+        let query = uri.query().map(without_key);
+        tracing::info!(
+            target: REQUEST_LOG,
+            id = format_args!("{:016x}", self.id),
+            %peer,
+            %method,
+            path = uri.path(),
+            query = query.as_deref(),
+            status = self.status.as_u16(),
+            bytes = self.sent_bytes,
+            us = took_us,
+            complete = self.finished,
+            "request"
+        );
+    }
+}
+
+/// A query as it may be logged: the value of `key` is a secret.
+fn without_key(query: &str) -> String {
+    let shown = query.split('&').map(|pair| if pair.starts_with("key=") { "key=…" } else { pair });
+    shown.collect::<Vec<_>>().join("&")
+}
+
+pin_project_lite::pin_project! {
+    /// A body that ends its request's log line.
+    pub struct Logged {
+        #[pin]
+        inner: Body,
+        entry: Entry,
+    }
+}
+
+impl http_body::Body for Logged {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                this.entry.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.entry.finished = this.inner.is_end_stream();
+            }
+            Some(Err(error)) => tracing::info!(target: REQUEST_LOG, %error, "cut a response short"),
+            None => this.entry.finished = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_a_query_is_not_logged() {
+        assert_eq!(without_key("time=1&key=secret&a=b"), "time=1&key=…&a=b");
+    }
+}

@@ -1,0 +1,22 @@
+//! What handlers may reach; shared by all cores.
+
+use super::credentials::WriteKey;
+use crate::config::Config;
+use crate::library::Library;
+use crate::observe::metrics::Metrics;
+use crate::store::Pool;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+pub struct Edge {
+    pub config: Config,
+    pub library: Library,
+    pub write_key: WriteKey,
+    pub metrics: Arc<Metrics>,
+    /// Where viewers' page faults and index look-ups wait for the disk.
+    pub read_pool: Pool,
+    /// Cancelled when the server begins to drain.
+    pub drain: CancellationToken,
+    /// Random per start; request ids count on from it.
+    pub run_id: u64,
+}

@@ -1,0 +1,239 @@
+//! A chunk of an indexed MP4: which tracks go in, where each begins, and how its times are shifted to start at 0.
+//!
+//! Presentation begins with the keyframe. Leading pictures that do not decode from it are left out; when the moment
+//! asked for is itself a leading picture that decodes (HEVC RADL), they stay, and the first of them is time 0.
+
+use super::init::{Header, TrackHeader};
+use super::plan::{Cut, plan};
+use super::{Fmp4, Sample, Source, TimecodeSample, TrackKindOut};
+use crate::media::index::{Position, Seek, SeekError, Until};
+use crate::media::mp4::seek::Seeker;
+use crate::media::mp4::tracks::{MediaTrack, Tracks};
+use crate::media::mp4::view;
+use crate::media::slices::Piece;
+use crate::media::time::{Counting, Label, Seconds};
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::ops::Range;
+
+/// Samples after a keyframe that are looked at for leading pictures (16 is the most that H.264 and HEVC reorder).
+const LEADING_MAX: usize = 64;
+
+/// A planned chunk of one video.
+#[derive(Debug)]
+pub struct Chunk {
+    plan: Fmp4,
+    picks: Vec<Pick>,
+    content_type: String,
+}
+
+/// A track of the chunk and where it begins.
+#[derive(Clone, Copy, Debug)]
+struct Pick {
+    /// Position among the tracks of the file.
+    track: usize,
+    /// First sample, and how many after it are left out.
+    first: u64,
+    skipped: u64,
+    /// Taken from every decode time, and from every composition offset.
+    dts_shift: i64,
+    cts_shift: i64,
+}
+
+impl Chunk {
+    /// Plans the chunk from the keyframe of a moment on.
+    pub(crate) fn plan(
+        seeker: &Seeker<'_>,
+        tracks: &Tracks<'_>,
+        position: &Position,
+        until: Until,
+    ) -> Result<(Seek, Self), SeekError> {
+        let (number, seek) = seeker.resolve_number(position)?;
+        let start = seeker.start_of(number)?;
+        let lead = lead(tracks, &start)?;
+        let zero_cts = lead.cts_shift.saturating_add(lead.dts_shift);
+        let zero = seeker.frames.presentation_in(start.frame.span, zero_cts);
+        let mut picks = vec![lead];
+        for track in 0..tracks.len() {
+            if let Some(pick) = beside(tracks, track, lead.track, zero)? {
+                picks.push(pick);
+            }
+        }
+        let timescale = seeker.frames.timescale();
+        let into = |cts: i64| Seconds::from_ticks(cts.saturating_sub(zero_cts), timescale);
+        let end = into(start.end_cts);
+        let cut = match until {
+            Until::Size(bytes) => Cut { bytes, end },
+            Until::Duration(duration) => {
+                let wanted = into(start.frame.cts).checked_add(duration.seconds()).unwrap_or(end);
+                Cut { bytes: u64::MAX, end: if wanted < end { wanted } else { end } }
+            }
+        };
+        let quicktime = seeker.summary.content_type.starts_with("video/quicktime");
+        let timecode = timecode(seeker, tracks, &seek);
+        let header = Header {
+            quicktime,
+            duration_ms: 0,
+            tracks: picks.iter().filter_map(|pick| tracks.get(pick.track)).map(|t| describe(&t)).collect(),
+            timecode: timecode.map(|(sample, counting)| (sample.track_id, counting)),
+        };
+        let outs = header.tracks.iter();
+        let outs = outs.map(|t| TrackKindOut { id: t.id, timescale: t.timescale, video: &t.handler == b"vide" });
+        let outs = outs.collect();
+        let source = Shifted { tracks, picks: &picks };
+        let plan = plan(&source, header, outs, timecode.map(|(sample, _)| sample), cut)?;
+        let codecs = seeker.summary.content_type.split_once(';').map_or("", |(_, codecs)| codecs);
+        let separator = if codecs.is_empty() { "" } else { ";" };
+        let kind = if seeker.summary.content_type.starts_with("audio/") { "audio/mp4" } else { "video/mp4" };
+        Ok((seek, Self { plan, picks, content_type: format!("{kind}{separator}{codecs}") }))
+    }
+
+    pub fn length(&self) -> u64 {
+        self.plan.length()
+    }
+
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// The bytes of the file from the first sample's to the last one's.
+    pub fn source_range(&self) -> Range<u64> {
+        self.plan.source_range()
+    }
+
+    /// The parts that hold a range of the chunk.
+    pub fn parts(&self, range: &Range<u64>) -> Range<usize> {
+        self.plan.parts(range)
+    }
+
+    pub(crate) fn part(
+        &self,
+        tracks: &Tracks<'_>,
+        part: usize,
+        range: &Range<u64>,
+    ) -> Result<VecDeque<Piece>, SeekError> {
+        self.plan.part(&Shifted { tracks, picks: &self.picks }, part, range)
+    }
+}
+
+/// Where a chunk begins in the leading track.
+pub(crate) struct ChunkStart {
+    pub(crate) frame: crate::media::mp4::frames::Frame,
+    pub(crate) key: view::Sample,
+    /// Composition time at which the edit that shows the frame ends.
+    pub(crate) end_cts: i64,
+    pub(crate) track: usize,
+}
+
+/// The leading track from its keyframe on.
+fn lead(tracks: &Tracks<'_>, start: &ChunkStart) -> Result<Pick, SeekError> {
+    let key = start.key;
+    let keep_leading = start.frame.cts < key.cts();
+    let mut zero = key.cts();
+    let mut skipped = 0;
+    for sample in tracks.samples(start.track, key.index.saturating_add(1)).take(LEADING_MAX) {
+        let sample = sample?;
+        if sample.cts() >= key.cts() {
+            break;
+        }
+        if keep_leading {
+            zero = zero.min(sample.cts());
+        } else {
+            skipped += 1;
+        }
+    }
+    let cts_shift = zero.saturating_sub(key.dts);
+    Ok(Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_shift })
+}
+
+/// Another track, from the first sample at the chunk's start on; only sound goes along with the leading track.
+fn beside(tracks: &Tracks<'_>, track: usize, lead: usize, zero: Seconds) -> Result<Option<Pick>, SeekError> {
+    let Some(media) = tracks.get(track).filter(|media| track != lead && &media.handler == b"soun") else {
+        return Ok(None);
+    };
+    let Some(dts_shift) = tracks.media_ticks(track, zero) else { return Ok(None) };
+    let first = tracks.sample_at_or_after(track, dts_shift)?;
+    let pick = Pick { track, first, skipped: 0, dts_shift, cts_shift: 0 };
+    Ok((first < media.samples).then_some(pick))
+}
+
+fn describe<'a>(media: &MediaTrack<'a>) -> TrackHeader<'a> {
+    let mut presentation = [0; 60];
+    if let Some(tail) = media.tkhd.last_chunk() {
+        presentation = *tail;
+    }
+    // `mdhd`: version 1 has 64-bit times before the language.
+    let at = if media.mdhd.first() == Some(&1) { 32 } else { 20 };
+    let language = media.mdhd.get(at..at + 2).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    let timescale = media.timescale.get();
+    TrackHeader { id: media.id, timescale, handler: media.handler, language, presentation, stsd: media.stsd }
+}
+
+/// The sample of a timecode track: the number of the keyframe's label. Only where the source has such a track.
+fn timecode(seeker: &Seeker<'_>, tracks: &Tracks<'_>, seek: &Seek) -> Option<(TimecodeSample, Counting)> {
+    let counting = seeker.summary.start_timecode.as_ref().map(|(_, counting)| *counting)?;
+    let label = Label::parse(seek.keyframe.timecode.as_ref()?).ok()?;
+    let number = counting.number_of(label).ok().filter(|_| seeker.summary.has_timecode_track)?;
+    let highest = (0..tracks.len()).filter_map(|track| tracks.get(track)).map(|media| media.id).max()?;
+    let sample =
+        TimecodeSample { track_id: highest.checked_add(1)?, frame_number: u32::try_from(number).ok()?, duration: 0 };
+    Some((sample, counting))
+}
+
+/// The samples of the picked tracks, shifted to the start of the chunk.
+struct Shifted<'a> {
+    tracks: &'a Tracks<'a>,
+    picks: &'a [Pick],
+}
+
+impl Source for Shifted<'_> {
+    fn samples(
+        &self,
+        track: usize,
+        first: u64,
+    ) -> Result<Box<dyn Iterator<Item = Result<Sample, SeekError>> + '_>, SeekError> {
+        let pick = self.picks[track];
+        let skipped = if first > 0 { pick.skipped } else { 0 };
+        let from = pick.first.saturating_add(first).saturating_add(skipped);
+        let cursor = self.tracks.samples(pick.track, from).peekable();
+        Ok(Box::new(ShiftedSamples { cursor, pick, at_start: first == 0 }))
+    }
+}
+
+struct ShiftedSamples<I: Iterator> {
+    cursor: Peekable<I>,
+    pick: Pick,
+    at_start: bool,
+}
+
+impl<I: Iterator<Item = Result<view::Sample, SeekError>>> Iterator for ShiftedSamples<I> {
+    type Item = Result<Sample, SeekError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let sample = match self.cursor.next()? {
+            Ok(sample) => sample,
+            Err(error) => return Some(Err(error)),
+        };
+        if self.at_start {
+            self.at_start = false;
+            for _ in 0..self.pick.skipped {
+                if let Some(Err(error)) = self.cursor.next() {
+                    return Some(Err(error));
+                }
+            }
+        }
+        // To the next decode time, which the left-out pictures and gaps between fragments may have moved.
+        let next_dts = self.cursor.peek().and_then(|next| next.as_ref().ok()).map(|next| next.dts);
+        let to_next = next_dts.and_then(|next| u32::try_from(next.checked_sub(sample.dts)?).ok());
+        let cts_offset = i64::from(sample.cts_offset).saturating_sub(self.pick.cts_shift);
+        Some(Ok(Sample {
+            offset: sample.offset,
+            size: sample.size,
+            dts: sample.dts.saturating_sub(self.pick.dts_shift).max(0),
+            cts_offset: i32::try_from(cts_offset).unwrap_or(if cts_offset < 0 { i32::MIN } else { i32::MAX }),
+            duration: to_next.unwrap_or(sample.duration),
+            sync: sample.sync,
+            description: sample.description,
+        }))
+    }
+}

@@ -1,0 +1,140 @@
+//! A chunk of an MP4 as something that plays on its own: an init segment and fragments made from a keyframe on.
+//!
+//! PURE. Only boxes are generated; samples stay slices of the file. Lengths are computed first ([`plan`]), bytes last
+//! ([`Fmp4::fragment`]), so that a range of a long chunk costs what it contains.
+//! Source: ISO/IEC 14496-12 §8.8 (movie fragments), QuickTime File Format (`tmcd`).
+
+mod chunk;
+mod init;
+mod moof;
+mod plan;
+
+pub use chunk::Chunk;
+pub(crate) use chunk::ChunkStart;
+
+use crate::media::index::SeekError;
+use crate::media::slices::Piece;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// A sample on its way into a fragment. Times in ticks of its track, relative to the start of the chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) offset: u64,
+    pub(crate) size: u32,
+    /// Never negative: the chunk begins with its first sample.
+    pub(crate) dts: i64,
+    /// Presentation less decoding time; the first picture is presented at 0, so it may be negative (`trun` version 1).
+    pub(crate) cts_offset: i32,
+    pub(crate) duration: u32,
+    pub(crate) sync: bool,
+    /// Entry of `stsd`, from 1.
+    pub(crate) description: u32,
+}
+
+/// What the planner and the writer read: the samples of the tracks of one chunk.
+pub(crate) trait Source {
+    /// Samples of a track from its `first`th sample of the chunk on, in decoding order, to the end of the track.
+    fn samples(
+        &self,
+        track: usize,
+        first: u64,
+    ) -> Result<Box<dyn Iterator<Item = Result<Sample, SeekError>> + '_>, SeekError>;
+}
+
+/// A planned chunk.
+#[derive(Debug)]
+pub(crate) struct Fmp4 {
+    init: Bytes,
+    tracks: Vec<TrackKindOut>,
+    fragments: Vec<Fragment>,
+    length: u64,
+    /// The bytes of the file from the first sample's to the last's.
+    source_range: Range<u64>,
+    /// Frame number of the first frame, for the sample of the timecode track.
+    timecode: Option<TimecodeSample>,
+}
+
+/// How samples of a track are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrackKindOut {
+    pub(crate) id: u32,
+    pub(crate) timescale: u32,
+    /// With composition offsets and sync flags.
+    pub(crate) video: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimecodeSample {
+    pub(crate) track_id: u32,
+    pub(crate) frame_number: u32,
+    /// Ticks of the timecode track that the chunk covers.
+    pub(crate) duration: u32,
+}
+
+/// One movie fragment: a `moof` and its `mdat`.
+#[derive(Debug)]
+pub(crate) struct Fragment {
+    /// Where it begins in the chunk.
+    start: u64,
+    /// Length of the `moof` and of the `mdat` header.
+    head_bytes: u64,
+    media_bytes: u64,
+    runs: Vec<Run>,
+}
+
+/// The samples of one track in one fragment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) track: usize,
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+}
+
+impl Fmp4 {
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(crate) fn source_range(&self) -> Range<u64> {
+        self.source_range.clone()
+    }
+
+    /// The parts that hold bytes `range` of the chunk: 0 is the init segment, n the nth fragment.
+    pub(crate) fn parts(&self, range: &Range<u64>) -> Range<usize> {
+        let first = self.fragments.partition_point(|f| f.start <= range.start);
+        let end = self.fragments.partition_point(|f| f.start < range.end);
+        first..end + 1
+    }
+
+    /// The pieces of one part, cut to `range` of the chunk.
+    pub(crate) fn part(
+        &self,
+        source: &dyn Source,
+        part: usize,
+        range: &Range<u64>,
+    ) -> Result<VecDeque<Piece>, SeekError> {
+        if part == 0 {
+            return Ok(cut([Piece::Generated(self.init.clone())].into(), 0, range));
+        }
+        let fragment = &self.fragments[part - 1];
+        Ok(cut(moof::pieces(self, source, part - 1)?, fragment.start, range))
+    }
+}
+
+/// Cuts pieces that begin at `start` of the chunk to a range of it.
+fn cut(pieces: VecDeque<Piece>, start: u64, range: &Range<u64>) -> VecDeque<Piece> {
+    let mut at = start;
+    let mut kept = VecDeque::new();
+    for piece in pieces {
+        let len = piece.len();
+        let from = range.start.saturating_sub(at).min(len);
+        let to = range.end.saturating_sub(at).min(len);
+        at += len;
+        if from < to {
+            kept.push_back(piece.slice(from..to));
+        }
+    }
+    kept
+}

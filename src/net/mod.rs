@@ -1,0 +1,16 @@
+//! Connections: listeners, one runtime per core, the connection's IO type, limits and graceful drain.
+//!
+//! Knows sockets and hyper's HTTP/1.1 connection; knows no route, no video, no axum. What a request means is the
+//! business of the service it is given.
+
+pub mod conn;
+pub mod core;
+pub mod listen;
+mod sendfile;
+pub mod serve;
+pub mod stream;
+
+pub use conn::{Conn, Traffic};
+pub use core::Cores;
+pub use listen::Listeners;
+pub use serve::{Limits, Server};

@@ -1,0 +1,335 @@
+//! The accept loop of one core, and the task of one connection with its time limits.
+
+use super::conn::{Conn, Phase, Traffic};
+use super::sendfile;
+use super::stream::Stream;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Limits of connections; all of them are configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub connections_max: usize,
+    /// hyper's buffers, and so the longest head it reads at all.
+    pub buffer_bytes_max: usize,
+    pub head_time: Duration,
+    pub idle_time: Duration,
+    pub stall_limit: Duration,
+    pub drain_limit: Duration,
+}
+
+/// Serves the connections of one listener until it is told to drain.
+pub struct Server<M> {
+    /// Makes the service of a connection.
+    pub service: M,
+    pub limits: Limits,
+    pub traffic: Arc<Traffic>,
+    pub drain: CancellationToken,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<M, S, B> Server<M>
+where
+    M: Fn(Arc<Conn>) -> S,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Send + Unpin + 'static,
+    S::Future: Send + Unpin + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    /// Accepts until drain, then waits for connections to finish, at most for the drain limit.
+    pub async fn run(self, listener: std::net::TcpListener) -> io::Result<()> {
+        let paced = sendfile::paces(&listener);
+        let listener = TcpListener::from_std(listener)?;
+        let tasks = TaskTracker::new();
+        let mut backoff = Duration::ZERO;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    backoff = Duration::ZERO;
+                    self.start(&tasks, socket, peer, paced);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    // Out of file descriptors or memory: the kernel keeps the queue; try again when some are back.
+                    backoff = (backoff * 2).clamp(Duration::from_millis(5), Duration::from_secs(1));
+                    tracing::error!(%error, "accept a connection");
+                    tokio::time::sleep(backoff).await;
+                }
+            }
+        }
+        drop(listener);
+        tasks.close();
+        if tokio::time::timeout(self.limits.drain_limit, tasks.wait()).await.is_err() {
+            tracing::info!(connections = tasks.len(), "cut connections at the drain limit");
+        }
+        Ok(())
+    }
+
+    fn start(&self, tasks: &TaskTracker, socket: TcpStream, peer: SocketAddr, paced: bool) {
+        self.traffic.accepted.fetch_add(1, Relaxed);
+        if self.traffic.open.load(Relaxed) >= self.limits.connections_max {
+            self.traffic.refused.fetch_add(1, Relaxed);
+            refuse(&socket);
+            return;
+        }
+        self.traffic.open.fetch_add(1, Relaxed);
+        let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
+        let stream = TokioIo::new(Stream::new(socket, Arc::clone(&conn), paced));
+        let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn: Arc::clone(&conn) };
+        let http = http1::Builder::new().max_buf_size(self.limits.buffer_bytes_max).serve_connection(stream, service);
+        tasks.spawn(Watch::new(conn, self.limits).serve(Some(http), self.drain.clone()));
+    }
+}
+
+/// Errors of the connection that was about to be accepted, not of the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Answers one connection too many without reading from it; best effort, into an empty send buffer.
+fn refuse(socket: &TcpStream) {
+    const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
+        Content-Type: application/problem+json\r\nContent-Length: 85\r\n\r\n\
+        {\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections are open\"}\n";
+    let _ = socket.try_write(BUSY);
+}
+
+/// Watches one connection's time limits while hyper serves it; dropped in any way, it is counted out.
+struct Watch {
+    conn: Arc<Conn>,
+    limits: Limits,
+    phase: Phase,
+    written: u64,
+    since: Instant,
+}
+
+impl Watch {
+    fn new(conn: Arc<Conn>, limits: Limits) -> Self {
+        Self { conn, limits, phase: Phase::Idle, written: 0, since: Instant::now() }
+    }
+
+    /// Serves the connection to its end, or to the first limit it breaks. Boxed once: an async function would keep
+    /// room for the connection twice, and an idle one costs what its future takes.
+    fn serve<H: Http>(mut self, http: H, drain: CancellationToken) -> impl Future<Output = ()> + Send {
+        let mut http = Box::new(http);
+        let mut drained = Box::pin(drain.cancelled_owned());
+        let mut draining = false;
+        let mut sleep = Box::pin(tokio::time::sleep(self.limits.idle_time));
+        let mut lingering: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+        poll_fn(move |cx| {
+            if let Some(lingering) = &mut lingering {
+                return lingering.as_mut().poll(cx);
+            }
+            if !draining && drained.as_mut().poll(cx).is_ready() {
+                draining = true;
+                http.finish();
+            }
+            if let Poll::Ready(ended) = http.poll_serve(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(peer = %self.conn.peer, %error, "connection ended");
+                }
+                let stream = if self.conn.lingers() { http.take_stream() } else { None };
+                let Some(stream) = stream else { return Poll::Ready(()) };
+                return lingering.insert(Box::pin(linger(stream))).as_mut().poll(cx);
+            }
+            self.poll_limits(sleep.as_mut(), cx)
+        })
+    }
+
+    /// Ready when the connection has broken a limit. The timer is only moved when it must ring earlier, or has rung.
+    fn poll_limits(&mut self, mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+        let (phase, written) = (self.conn.phase(), self.conn.written());
+        if phase != self.phase || written != self.written {
+            (self.phase, self.written, self.since) = (phase, written, Instant::now());
+            if phase == Phase::Idle {
+                self.conn.forget();
+            }
+        }
+        let limit = match phase {
+            Phase::Idle => self.limits.idle_time,
+            Phase::Head => self.limits.head_time,
+            Phase::WriteBlocked => self.limits.stall_limit,
+            // A handler bounds its own waits.
+            Phase::Serving => return Poll::Pending,
+        };
+        let deadline = self.since + limit;
+        if deadline < sleep.deadline() {
+            sleep.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                break;
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        if phase == Phase::WriteBlocked {
+            self.conn.traffic.stalled.fetch_add(1, Relaxed);
+        }
+        tracing::debug!(peer = %self.conn.peer, ?phase, "drop a connection at its time limit");
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.conn.traffic.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What is left to do after an answer that did not wait for its request's body: say that no more is coming, and read
+/// what the client still sends, for a while.
+async fn linger(mut stream: Stream) {
+    const LINGER: Duration = Duration::from_secs(5);
+    let read_on = async {
+        stream.shutdown().await?;
+        let mut scratch = [0u8; 4096];
+        while stream.read(&mut scratch).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(LINGER, read_on).await;
+}
+
+/// hyper's connection, as far as the watch needs it.
+trait Http: Send {
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>>;
+    /// Finish what is in flight, then close.
+    fn finish(&mut self);
+    /// The stream, once served.
+    fn take_stream(&mut self) -> Option<Stream>;
+}
+
+impl<S, B> Http for Option<http1::Connection<TokioIo<Stream>, Counting<S>>>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Send + Unpin,
+    S::Future: Send + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        let Some(connection) = self else { return Poll::Ready(Ok(())) };
+        let ended = ready!(connection.poll_without_shutdown(cx));
+        if ended.is_err() {
+            *self = None;
+        }
+        Poll::Ready(ended)
+    }
+
+    fn finish(&mut self) {
+        if let Some(connection) = self {
+            Pin::new(connection).graceful_shutdown();
+        }
+    }
+
+    fn take_stream(&mut self) -> Option<Stream> {
+        self.take().map(|connection| connection.into_parts().io.into_inner())
+    }
+}
+
+/// Tells the connection when a request begins and ends.
+struct Counting<S> {
+    inner: S,
+    conn: Arc<Conn>,
+}
+
+impl<S, B> Service<Request<Incoming>> for Counting<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+{
+    type Response = Response<CountedBody<B>>;
+    type Error = S::Error;
+    type Future = CountedFuture<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = InFlight::new(Arc::clone(&self.conn));
+        CountedFuture { inner: self.inner.call(request), in_flight: Some(in_flight) }
+    }
+}
+
+/// A request in flight, from its head to the last byte of its answer.
+struct InFlight(Arc<Conn>);
+
+impl InFlight {
+    fn new(conn: Arc<Conn>) -> Self {
+        conn.request_began();
+        Self(conn)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+pin_project_lite::pin_project! {
+    struct CountedFuture<F> {
+        #[pin]
+        inner: F,
+        in_flight: Option<InFlight>,
+    }
+}
+
+impl<F, B, E> Future for CountedFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<CountedBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx));
+        let in_flight = this.in_flight.take();
+        Poll::Ready(response.map(|r| r.map(|inner| CountedBody { inner, in_flight })))
+    }
+}
+
+pin_project_lite::pin_project! {
+    struct CountedBody<B> {
+        #[pin]
+        inner: B,
+        in_flight: Option<InFlight>,
+    }
+}
+
+impl<B: Body> Body for CountedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,154 @@
+//! The connection's IO type: a TCP stream that counts, shares its core fairly, and says when its peer is slow.
+
+use super::conn::Conn;
+use super::sendfile::{self, SENDFILE_MIN_BYTES};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// One turn writes at most this much, so that fast readers of large ranges do not delay small requests on their core:
+/// about 50 µs of copying. hyper writes until the socket blocks, and tokio's own budget counts operations, not bytes.
+const TURN_BYTES: usize = 256 << 10;
+/// hyper passes at most 64 slices (hyper 1.12, `MAX_WRITEV_BUFS`).
+const SLICES_MAX: usize = 64;
+
+pub struct Stream {
+    socket: TcpStream,
+    conn: Arc<Conn>,
+    /// Bytes that this turn may still write.
+    turn: usize,
+    /// Large slices of files leave by sendfile.
+    by_reference: bool,
+}
+
+impl Stream {
+    /// `paced`: the connection's congestion control paces, so everything is copied into the socket.
+    pub fn new(socket: TcpStream, conn: Arc<Conn>, paced: bool) -> Self {
+        Self { socket, conn, turn: TURN_BYTES, by_reference: !paced }
+    }
+
+    /// Ends the turn: the task is polled again after the others of this core.
+    fn give_way(&mut self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        self.turn = TURN_BYTES;
+        self.conn.set_gave_way(true);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.conn.set_gave_way(false);
+        let by_reference = if self.by_reference { self.poll_sendfile(cx, slices) } else { None };
+        let polled = match by_reference {
+            Some(polled) => polled,
+            None => Pin::new(&mut self.socket).poll_write_vectored(cx, slices),
+        };
+        match polled {
+            Poll::Ready(Ok(written)) => {
+                self.turn = self.turn.saturating_sub(written);
+                self.conn.set_write_blocked(false);
+                self.conn.count_write(written as u64, self.media_of(slices, written));
+                Poll::Ready(Ok(written))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.turn = TURN_BYTES;
+                self.conn.set_write_blocked(true);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Sends the first large slice of a file, and what stands before it, by reference. `None`: there is none.
+    fn poll_sendfile(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Option<Poll<io::Result<usize>>> {
+        let at = slices.iter().position(|slice| slice.len() >= SENDFILE_MIN_BYTES)?;
+        let media = self.conn.media_of(&slices[at])?;
+        let (file, offset) = media.source_of(&slices[at])?;
+        loop {
+            match self.socket.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+            let send = || sendfile::send(&self.socket, &slices[..at], file, offset, slices[at].len());
+            match self.socket.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Some(Poll::Ready(done)),
+            }
+        }
+    }
+
+    /// How many of the first `written` bytes are slices of media, untouched since `store` or `live` made them.
+    fn media_of(&self, slices: &[IoSlice<'_>], written: usize) -> u64 {
+        let mut left = written;
+        let mut media = 0;
+        for slice in slices {
+            if left == 0 {
+                break;
+            }
+            let taken = slice.len().min(left);
+            left -= taken;
+            if self.conn.is_media(slice) {
+                media += taken as u64;
+            }
+        }
+        media
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        self.conn.count_read((buf.filled().len() - before) as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.turn == 0 {
+            return self.give_way(cx);
+        }
+        let total: usize = slices.iter().map(|s| s.len()).sum();
+        if total <= self.turn {
+            return self.write(cx, slices);
+        }
+        let mut cut = [IoSlice::new(&[]); SLICES_MAX];
+        let mut left = self.turn;
+        let mut count = 0;
+        for slice in slices.iter().take(SLICES_MAX) {
+            let taken = slice.len().min(left);
+            cut[count] = IoSlice::new(&slice[..taken]);
+            count += 1;
+            left -= taken;
+            if left == 0 {
+                break;
+            }
+        }
+        self.write(cx, &cut[..count])
+    }
+
+    /// True, or hyper copies every body into its own buffer.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

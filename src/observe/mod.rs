@@ -1,0 +1,5 @@
+//! Metrics and logging: what the server says of itself. Knows the facts others report to it, and how they are
+//! written; decides nothing.
+
+pub mod log;
+pub mod metrics;

@@ -1,0 +1,176 @@
+//! Wiring: builds each part from the configuration, starts it, and drains it. Knows everything; decides little.
+//!
+//! Start: library (listed at once) → listeners bound → cores and admin thread serve → background indexing.
+//! Drain: SIGTERM or SIGINT → readyz 503 → no new connections → responses in flight finish → exit.
+
+use crate::config::Config;
+use crate::http::admin::{self, AdminService};
+use crate::http::credentials::WriteKey;
+use crate::http::peers::Peers;
+use crate::http::service::EdgeService;
+use crate::http::state::Edge;
+use crate::library::{self, Library, LibraryConfig};
+use crate::net::{Cores, Limits, Listeners, Server, Traffic};
+use crate::observe::metrics::Metrics;
+use crate::store::Pool;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A server that is up.
+pub struct Running {
+    pub media: SocketAddr,
+    pub admin: SocketAddr,
+    pub edge: Arc<Edge>,
+    /// The write key, when this start generated it: to be printed once.
+    pub generated_key: Option<String>,
+    drain: CancellationToken,
+    /// The admin listener outlives the media cores, so that `/readyz` tells of the drain until the end.
+    admin_end: CancellationToken,
+    cores: Cores,
+    admin_thread: Cores,
+}
+
+/// Why a server did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address} ({what}): {error}")]
+    Listen { what: &'static str, address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Library(#[from] crate::library::OpenError),
+    #[error("write key: {0}")]
+    Key(String),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    #[error("no random numbers: {0}")]
+    Random(String),
+}
+
+/// Starts everything and returns as soon as connections are accepted.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    let started = Instant::now();
+    let drain = CancellationToken::new();
+    let listeners = listen("listen", config.listen, config.core_count())?;
+    let admin_listeners = listen("admin", config.admin, 1)?;
+    let library = Library::open(library_config(&config))?;
+    let token = config.admin_token.clone().map(WriteKey::new).transpose();
+    let token = token.map_err(|error| StartError::Key(format!("admin_token: {error}")))?;
+    let (write_key, generated_key) = write_key(&config)?;
+    let traffic = Arc::new(Traffic::default());
+    let edge = Arc::new(Edge {
+        library,
+        write_key,
+        metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
+        read_pool: Pool::new("read", config.read_threads),
+        drain: drain.clone(),
+        run_id: run_id()?,
+        config,
+    });
+    let admin_end = CancellationToken::new();
+    let (media, admin) = (listeners.address, admin_listeners.address);
+    let cores = start_media(&edge, listeners, traffic).map_err(StartError::Thread)?;
+    let admin_thread = start_admin(&edge, admin_listeners, token, admin_end.clone()).map_err(StartError::Thread)?;
+    edge.library.start_background();
+    Ok(Running { media, admin, edge, generated_key, drain, admin_end, cores, admin_thread })
+}
+
+impl Running {
+    /// Begins the drain; `wait` returns when it is done.
+    pub fn drain(&self) -> impl Fn() + Send + 'static + use<> {
+        let drain = self.drain.clone();
+        move || drain.cancel()
+    }
+
+    /// Waits until the server has drained; false when a core died of a bug.
+    pub fn wait(self) -> bool {
+        let cores = self.cores.join();
+        self.admin_end.cancel();
+        self.admin_thread.join() && cores
+    }
+}
+
+fn listen(what: &'static str, address: SocketAddr, count: usize) -> Result<Listeners, StartError> {
+    Listeners::bind(address, count).map_err(|error| StartError::Listen { what, address, error })
+}
+
+fn run_id() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| StartError::Random(error.to_string()))
+}
+
+/// The configured key, or the one in the state directory, generated at the first start.
+fn write_key(config: &Config) -> Result<(WriteKey, Option<String>), StartError> {
+    let wrong = |error: &dyn std::fmt::Display| StartError::Key(error.to_string());
+    if let Some(key) = &config.write_key {
+        return Ok((WriteKey::new(key.clone()).map_err(|error| wrong(&error))?, None));
+    }
+    let loaded = library::WriteKey::load_or_generate(&config.state_dir);
+    let (key, generated) = loaded.map_err(|error| wrong(&error))?;
+    let write_key = WriteKey::new(key.expose()).map_err(|error| wrong(&error))?;
+    Ok((write_key, generated.then(|| key.expose().to_owned())))
+}
+
+fn library_config(config: &Config) -> LibraryConfig {
+    LibraryConfig {
+        state_dir: Some(config.state_dir.clone()),
+        poll: Some(config.poll_interval.0).filter(|interval| !interval.is_zero()),
+        upload_bytes_max: config.upload_bytes_max.0,
+        space_reserve: config.space_reserve.0,
+        upload_expiry: config.upload_expiry.0,
+        index_bytes_max: config.index_bytes_max.0,
+        ..LibraryConfig::new(&config.library)
+    }
+}
+
+/// One thread, one runtime and one listener per core; all share the edge.
+fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) -> io::Result<Cores> {
+    let peers = Arc::new(Peers::new(edge.config.peer_requests_per_second));
+    let tasks = listeners.sockets.into_iter().map(|listener| {
+        let (shared, peers) = (Arc::clone(edge), Arc::clone(&peers));
+        let server = Server {
+            service: move |conn| EdgeService::new(Arc::clone(&shared), Arc::clone(&peers), conn),
+            limits: limits(&edge.config),
+            traffic: Arc::clone(&traffic),
+            drain: edge.drain.clone(),
+        };
+        move || ended(server.run(listener))
+    });
+    Cores::start("core", edge.config.pin, tasks.collect())
+}
+
+/// The admin listener, on a thread of its own, with counters of its own: `/metrics` speaks of media traffic only.
+fn start_admin(
+    edge: &Arc<Edge>,
+    listeners: Listeners,
+    token: Option<WriteKey>,
+    end: CancellationToken,
+) -> io::Result<Cores> {
+    let routes = admin::routes(Arc::clone(edge));
+    let tasks = listeners.sockets.into_iter().map(|listener| {
+        let service = AdminService::new(routes.clone(), token.clone());
+        let service = move |_| service.clone();
+        let server = Server { service, limits: limits(&edge.config), traffic: Arc::default(), drain: end.clone() };
+        move || ended(server.run(listener))
+    });
+    Cores::start("admin", false, tasks.collect())
+}
+
+/// A listener that cannot be served is logged; the others go on.
+async fn ended(serving: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "serve a listener");
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections_max: config.connections_max,
+        // hyper refuses a head beyond its buffer with a bare 431; ours says what the limit is, so it comes first.
+        buffer_bytes_max: usize::try_from(config.head_bytes_max.0).unwrap_or(1 << 20) + (256 << 10),
+        head_time: config.head_time.0,
+        idle_time: config.idle_time.0,
+        stall_limit: config.stall_limit.0,
+        drain_limit: config.drain_limit.0,
+    }
+}

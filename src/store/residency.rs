@@ -1,0 +1,214 @@
+//! Which pages of a mapped file are in memory, and how they get there before a core needs them.
+//!
+//! A page fault inside `writev` blocks the core that serves everybody else. So a slice is only handed to a core
+//! when its pages are in the page cache ([`MappedFile::is_resident`]); otherwise [`MappedFile::populate`] reads
+//! them in on a pool first.
+//!
+//! mincore(2) is asked, not cachestat(2): that one counts pages whose read is still under way, and a core that
+//! touches such a page waits for the disk.
+#![allow(unsafe_code, reason = "mincore, preadv2 and madvise have no safe wrapper")]
+
+use super::MappedFile;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+/// How much of a file is made resident in one go: long enough for the disk, short enough that a viewer who leaves
+/// wastes little.
+pub const WINDOW_BYTES: u64 = 4 << 20;
+
+const PAGE: u64 = 4096;
+/// A probe by `preadv2` looks at one byte in this many: the kernel reads ahead in runs at least this long.
+const PROBE_STRIDE: u64 = 64 << 10;
+/// Pages asked about in one call: 4 MiB.
+const PAGES_ASKED: usize = 1024;
+
+/// How long a window that was resident is taken to be. Pages that were just sent are the last the kernel evicts.
+const TRUSTED_MS: u32 = 100;
+
+/// When each window of a file was last found resident, in ms since the file was opened; 0 is never.
+pub(super) struct Seen {
+    opened: Instant,
+    windows: Box<[AtomicU32]>,
+}
+
+impl Seen {
+    pub(super) fn new(file_bytes: u64) -> Self {
+        let count = usize::try_from(file_bytes.div_ceil(WINDOW_BYTES)).unwrap_or(0);
+        Self { opened: Instant::now(), windows: (0..count).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    fn now_ms(&self) -> u32 {
+        // Wraps after 49 days; a stale window then looks fresh for a tenth of a second.
+        (self.opened.elapsed().as_millis() as u32).wrapping_add(TRUSTED_MS + 1)
+    }
+
+    fn is_fresh(&self, window: u64, now_ms: u32) -> bool {
+        let Some(seen) = usize::try_from(window).ok().and_then(|window| self.windows.get(window)) else { return false };
+        now_ms.wrapping_sub(seen.load(Ordering::Relaxed)) <= TRUSTED_MS
+    }
+
+    fn note(&self, window: u64, now_ms: u32) {
+        if let Some(seen) = usize::try_from(window).ok().and_then(|window| self.windows.get(window)) {
+            seen.store(now_ms, Ordering::Relaxed);
+        }
+    }
+}
+
+/// mincore(2) answers "all there" to those who neither own the file nor may write to it (Linux 5.2): whether this
+/// process is told the truth.
+pub(super) fn may_ask_mincore(file: &File) -> bool {
+    // SAFETY: no arguments, no memory.
+    let user = unsafe { libc::geteuid() };
+    user == 0 || file.metadata().is_ok_and(|metadata| metadata.uid() == user)
+}
+
+impl MappedFile {
+    /// Whether a write of this range would find every page in the page cache. A window that was found there whole is
+    /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call.
+    pub fn is_resident(&self, range: &Range<u64>) -> bool {
+        if range.is_empty() || self.is_empty() {
+            return true;
+        }
+        let windows = range.start / WINDOW_BYTES..=(range.end - 1).min(self.len() - 1) / WINDOW_BYTES;
+        let now_ms = self.seen.now_ms();
+        if windows.clone().all(|window| self.seen.is_fresh(window, now_ms)) {
+            return true;
+        }
+        let end = range.end.max((*windows.end() + 1) * WINDOW_BYTES).min(self.len());
+        if self.asks_resident(&(*windows.start() * WINDOW_BYTES..end)) {
+            windows.for_each(|window| self.seen.note(window, now_ms));
+            return true;
+        }
+        self.asks_resident(range)
+    }
+
+    fn asks_resident(&self, range: &Range<u64>) -> bool {
+        if self.asks_mincore { self.is_in_core(range) } else { self.probe(range) }
+    }
+
+    /// Reads the range into the page cache and maps it; blocks on the disk. Fails when the file has been cut.
+    pub fn populate(&self, range: &Range<u64>) -> io::Result<()> {
+        if range.is_empty() || self.is_empty() {
+            return Ok(());
+        }
+        let start = range.start / PAGE * PAGE;
+        let end = range.end.min(self.len());
+        let length = usize::try_from(end - start).map_err(io::Error::other)?;
+        let offset = usize::try_from(start).map_err(io::Error::other)?;
+        let address = (self.address() + offset) as *mut libc::c_void;
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`; populating reads pages and
+        // changes none.
+        let done = unsafe { libc::madvise(address, length, libc::MADV_POPULATE_READ) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // Linux before 5.14 has no MADV_POPULATE_READ.
+            Some(libc::EINVAL) => self.read_through(start..end),
+            _ => Err(error),
+        }
+    }
+
+    fn is_in_core(&self, range: &Range<u64>) -> bool {
+        let end = range.end.min(self.len());
+        let mut at = range.start / PAGE * PAGE;
+        let mut pages = [0u8; PAGES_ASKED];
+        while at < end {
+            let length = (end - at).min(PAGE * PAGES_ASKED as u64);
+            let (Ok(offset), Ok(bytes)) = (usize::try_from(at), usize::try_from(length)) else { return false };
+            let asked = length.div_ceil(PAGE) as usize;
+            // SAFETY: the range lies inside the mapping, which lives as long as `self`; the kernel writes one byte per
+            // page, and there are at most PAGES_ASKED of them.
+            let done = unsafe { libc::mincore((self.address() + offset) as *mut _, bytes, pages.as_mut_ptr()) };
+            if done != 0 || pages[..asked].iter().any(|page| page & 1 == 0) {
+                return false;
+            }
+            at += length;
+        }
+        true
+    }
+
+    /// Asks for single bytes that need no disk: first, last and one in each stride.
+    fn probe(&self, range: &Range<u64>) -> bool {
+        let last = range.end.min(self.len()).saturating_sub(1);
+        let mut at = range.start;
+        while at < last {
+            if !self.byte_is_cached(at) {
+                return false;
+            }
+            at = at.saturating_add(PROBE_STRIDE);
+        }
+        self.byte_is_cached(last)
+    }
+
+    fn byte_is_cached(&self, offset: u64) -> bool {
+        let mut byte = 0u8;
+        let slot = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let Ok(offset) = libc::off_t::try_from(offset) else { return false };
+        // SAFETY: the vector names one writable byte on this stack frame.
+        let n = unsafe { libc::preadv2(self.file().as_raw_fd(), &slot, 1, offset, libc::RWF_NOWAIT) };
+        n == 1
+    }
+
+    fn read_through(&self, range: Range<u64>) -> io::Result<()> {
+        use crate::media::ReadAt;
+        let mut buffer = vec![0u8; 128 << 10];
+        let mut at = range.start;
+        while at < range.end {
+            match self.read_at(at, &mut buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => at += n as u64,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file_of(bytes: usize) -> (tempfile::NamedTempFile, MappedFile) {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(&vec![7u8; bytes]).expect("room for it");
+        file.as_file().sync_all().expect("synced");
+        let mapped = MappedFile::open(file.path()).expect("mapped");
+        (file, mapped)
+    }
+
+    #[test]
+    fn dropped_pages_are_seen_and_come_back() {
+        let (file, mapped) = file_of(1 << 20);
+        assert!(mapped.is_resident(&(0..1 << 20)));
+        // SAFETY: advice on an open descriptor; it changes no memory.
+        let dropped = unsafe { libc::posix_fadvise(file.as_file().as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        assert_eq!(dropped, 0);
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(TRUSTED_MS) + 50));
+        assert!(!mapped.is_resident(&(0..1 << 20)), "pages were dropped");
+        mapped.populate(&(4097..1 << 20)).expect("read in");
+        assert!(mapped.is_resident(&(4097..1 << 20)));
+        assert!(mapped.probe(&(4097..1 << 20)));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_an_error_and_no_signal() {
+        let (file, mapped) = file_of(1 << 20);
+        file.as_file().set_len(4096).expect("cut");
+        assert!(mapped.populate(&(0..1 << 20)).is_err());
+    }
+
+    #[test]
+    fn an_empty_file_has_no_pages() {
+        let (_file, mapped) = file_of(0);
+        assert!(mapped.is_resident(&(0..0)));
+        mapped.populate(&(0..0)).expect("nothing to do");
+        assert!(mapped.slice(0..10).is_empty());
+    }
+}

@@ -1,0 +1,166 @@
+// Opens the demo page in Chromium as a person would: plays the sample, jumps to timecodes, and compares the picture that
+// the browser shows with the frame that ffmpeg decodes. Usage: demo.cjs WEIR_BINARY DIRECTORY_FOR_SCREENSHOTS
+'use strict';
+
+const { spawn, execFileSync } = require('node:child_process');
+const path = require('node:path');
+const { chromium } = require('playwright-core');
+
+const SAMPLE = path.join(__dirname, '../../assets/demo.mp4');
+const WIDTH = 640;
+const HEIGHT = 360;
+// Drop-frame labels within the first minute, where no label is dropped: frame = 30 * seconds + frames.
+const JUMPS = [['01:00:13;10', 400], ['01:00:00;00', 0], ['01:00:05;17', 167], ['01:00:23;28', 718], ['01:00:13;11', 401]];
+const FLAGS = [
+  '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+  '--disable-sync', '--mute-audio',
+];
+
+function fail(message) {
+  throw new Error(message);
+}
+
+function startDemo(binary) {
+  const child = spawn(binary, ['demo', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NO_COLOR: '1' },
+  });
+  let log = '';
+  const url = new Promise((resolve, reject) => {
+    const read = (text) => {
+      log += text;
+      const found = /listening on (http:\/\/[\d.]+:\d+)/.exec(log);
+      if (found) resolve(found[1]);
+    };
+    child.stdout.on('data', read);
+    child.stderr.on('data', read);
+    child.on('exit', (code) => reject(new Error(`weir demo ended with ${code}:\n${log}`)));
+    setTimeout(() => reject(new Error(`weir demo printed no address:\n${log}`)), 20_000).unref();
+  });
+  return { child, url, log: () => log };
+}
+
+// Luma of frames N-2 to N+2 as ffmpeg decodes them.
+function expectedFrames(n) {
+  const first = Math.max(0, n - 2);
+  const raw = execFileSync('ffmpeg', [
+    '-nostdin', '-loglevel', 'error', '-i', SAMPLE, '-vf', `select=between(n\\,${first}\\,${n + 2})`,
+    '-fps_mode', 'passthrough', '-pix_fmt', 'gray', '-f', 'rawvideo', '-',
+  ], { maxBuffer: 1 << 26 });
+  const frames = new Map();
+  for (let i = 0; (i + 1) * WIDTH * HEIGHT <= raw.length; i++) {
+    frames.set(first + i, raw.subarray(i * WIDTH * HEIGHT, (i + 1) * WIDTH * HEIGHT));
+  }
+  return frames;
+}
+
+// The picture of the page's video element as luma.
+async function shownFrame(video) {
+  const luma = await video.evaluate((element, [width, height]) => {
+    const canvas = document.createElement('canvas');
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext('2d');
+    context.drawImage(element, 0, 0, width, height);
+    const { data } = context.getImageData(0, 0, width, height);
+    let text = '';
+    for (let i = 0; i < data.length; i += 4) {
+      text += String.fromCharCode(Math.round(0.2126 * data[i] + 0.7152 * data[i + 1] + 0.0722 * data[i + 2]));
+    }
+    return btoa(text);
+  }, [WIDTH, HEIGHT]);
+  return Buffer.from(luma, 'base64');
+}
+
+function difference(a, b) {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += Math.abs(a[i] - b[i]);
+  return sum / a.length;
+}
+
+function assertFrame(shown, n, label) {
+  const distances = [...expectedFrames(n)].map(([frame, luma]) => [difference(shown, luma), frame]).sort((a, b) => a[0] - b[0]);
+  const [[best, frame], second] = distances;
+  console.log(`${label}: the picture is frame ${frame} (mean difference ${best.toFixed(2)}, next best ${second[0].toFixed(2)})`);
+  if (frame !== n) fail(`${label}: the picture is frame ${frame}, not ${n}`);
+  if (best > 12) fail(`${label}: the picture resembles no frame (mean difference ${best.toFixed(2)})`);
+}
+
+async function jump(page, video, base, id, label, n) {
+  const sought = await (await fetch(`${base}/videos/${encodeURIComponent(id)}/seek?timecode=${label}`)).json();
+  if (sought.frame !== n) fail(`/seek says frame ${sought.frame} for ${label}, not ${n}`);
+  await video.evaluate((element) => element.pause());
+  const box = page.locator('input[name="timecode"]').first();
+  await box.fill(label);
+  await box.press('Enter');
+  const near = ([element, time]) => !element.seeking && element.readyState >= 2 && Math.abs(element.currentTime - time) < 0.034;
+  const handle = await video.elementHandle();
+  await page.waitForFunction(near, [handle, sought.presentation_time], { timeout: 10_000 }).catch(() => {});
+  await video.evaluate((element) => element.pause());
+  const time = await video.evaluate((element) => element.currentTime);
+  console.log(`${label}: currentTime ${time}, presentation_time ${sought.presentation_time}`);
+  if (Math.abs(time - sought.presentation_time) >= 0.034) fail(`${label}: currentTime is ${time}`);
+  await page.waitForTimeout(300); // until the decoded picture is on the element
+  assertFrame(await shownFrame(video), n, label);
+}
+
+async function visit(base, browser, shots) {
+  const page = await browser.newPage({ viewport: { width: 1200, height: 900 } });
+  const complaints = [];
+  page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
+  page.on('pageerror', (error) => complaints.push(String(error)));
+  page.on('response', (response) => response.status() >= 400 && complaints.push(`${response.status()} ${response.url()}`));
+  await page.goto(base, { waitUntil: 'load' });
+  await page.screenshot({ path: path.join(shots, 'demo-page.png'), fullPage: true });
+
+  const list = await (await fetch(`${base}/videos`)).json();
+  const id = (list.videos ?? list)[0].id;
+  const video = page.locator('video').first();
+  if ((await video.getAttribute('preload')) !== 'none') fail('the player loads before it is asked to');
+  if (await video.evaluate((element) => element.currentTime > 0 || !element.paused)) fail('the player starts by itself');
+  // The button of Chromium's own controls, at the lower left; the picture itself takes no click before anything is loaded.
+  await video.scrollIntoViewIfNeeded();
+  const box = await video.boundingBox();
+  await page.mouse.click(box.x + 25, box.y + box.height - 45);
+  const handle = await video.elementHandle();
+  const started = (element) => !element.paused;
+  await page.waitForFunction(started, handle, { timeout: 1000 }).catch(() => video.evaluate((element) => element.play()));
+  const playing = (element) => !element.paused && element.currentTime > 1.5;
+  await page.waitForFunction(playing, handle, { timeout: 15_000 });
+  const quality = await video.evaluate((element) => {
+    const { totalVideoFrames, droppedVideoFrames } = element.getVideoPlaybackQuality();
+    return { totalVideoFrames, droppedVideoFrames, error: element.error && element.error.message };
+  });
+  console.log('playing:', JSON.stringify(quality));
+  if (quality.error || quality.totalVideoFrames < 20) fail('it does not play');
+
+  for (const [label, n] of JUMPS) await jump(page, video, base, id, label, n);
+  await page.screenshot({ path: path.join(shots, 'demo-jumped.png') });
+
+  await page.setViewportSize({ width: 390, height: 844 });
+  const [wide, inner] = await page.evaluate(() => [document.scrollingElement.scrollWidth, window.innerWidth]);
+  await page.screenshot({ path: path.join(shots, 'demo-phone.png'), fullPage: true });
+  if (wide > inner) fail(`on a phone the page is ${wide} wide, the screen ${inner}`);
+  if (complaints.length > 0) fail(`the browser complains:\n${complaints.join('\n')}`);
+}
+
+async function main() {
+  const [binary, shots] = process.argv.slice(2);
+  const demo = startDemo(binary);
+  let browser;
+  try {
+    const base = await demo.url;
+    browser = await chromium.launch({ executablePath: process.env.WEIR_CHROMIUM || '/usr/bin/chromium', args: FLAGS });
+    await visit(base, browser, shots);
+    console.log(`browser: the demo plays and jumps; screenshots in ${shots}`);
+  } catch (error) {
+    console.error(`${error.stack}\n--- weir demo ---\n${demo.log()}`);
+    process.exitCode = 1;
+  } finally {
+    if (browser) await browser.close();
+    demo.child.removeAllListeners('exit');
+    demo.child.kill('SIGTERM');
+  }
+}
+
+main();

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# The test command: on a machine with Rust, and Debian or Ubuntu with root or sudo, it installs what is missing, builds,
+# and runs everything. It stops at the first failure. The last line is "N passed, N failed".
+#
+#   WEIR_FUZZ_SECONDS   time for each fuzz target (default 15)
+#   WEIR_VECTORS        directory of the generated videos (default target/vectors)
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+fuzz_seconds=${WEIR_FUZZ_SECONDS:-15}
+playwright=1.65.1
+logs=target/test-logs
+mkdir -p "$logs"
+rm -f "$logs"/*.log
+current=""
+passed=0
+failed=0
+declare -a report=()
+
+# tests_in LOG WHICH: sums cargo's closing lines ("test result: ok. 3 passed; 0 failed; ...").
+tests_in() {
+    awk -v which="$2" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" which) sum += $(i - 1) } END { print sum + 0 }' "$1"
+}
+
+finish() {
+    local code=$?
+    if [ "$code" -ne 0 ] && [ "$failed" -eq 0 ]; then
+        failed=1
+    fi
+    echo
+    printf '%s\n' "${report[@]}"
+    [ "$code" -eq 0 ] || echo "FAILED: ${current:-set-up} (exit code $code)"
+    echo "$passed passed, $failed failed"
+    exit "$code"
+}
+trap finish EXIT
+
+# step NAME LIMIT COMMAND...: runs a command within a time limit in seconds, shows its output, and counts it.
+step() {
+    current=$1
+    local limit=$2 began=$SECONDS log code=0
+    shift 2
+    log="$logs/${current//[^a-z0-9]/-}.log"
+    echo
+    echo "== $current"
+    timeout --kill-after=10 "$limit" "$@" 2>&1 | tee "$log" || code=${PIPESTATUS[0]}
+    local ok bad
+    ok=$(tests_in "$log" passed)
+    bad=$(tests_in "$log" failed)
+    if [ $((ok + bad)) -eq 0 ]; then
+        if [ "$code" -eq 0 ]; then ok=1; else bad=1; fi
+    fi
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+    report+=("$(printf '%6d s  %s' $((SECONDS - began)) "$current")")
+    if [ "$code" -eq 124 ]; then
+        echo "$current: not done within $limit s"
+    fi
+    return "$code"
+}
+
+browser() {
+    local name
+    for name in ${WEIR_CHROMIUM:-} chromium chromium-browser google-chrome; do
+        # Ubuntu's package is a snap that does not start in a container.
+        if command -v "$name" >/dev/null && "$name" --version >/dev/null 2>&1; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+install_tools() {
+    local -a packages=() root=()
+    command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null || packages+=(ffmpeg)
+    command -v nginx >/dev/null || packages+=(nginx-light)
+    command -v curl >/dev/null || packages+=(curl)
+    command -v python3 >/dev/null || packages+=(python3)
+    python3 -c 'import yaml' 2>/dev/null || packages+=(python3-yaml)
+    command -v node >/dev/null || packages+=(nodejs)
+    command -v npm >/dev/null || packages+=(npm)
+    command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    browser >/dev/null || packages+=(chromium)
+    [ -f /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || packages+=(fonts-dejavu-core)
+    if [ "${#packages[@]}" -gt 0 ]; then
+        if [ "$(id -u)" -ne 0 ]; then
+            command -v sudo >/dev/null || {
+                echo "missing: ${packages[*]}; neither root nor sudo is there to install them"
+                return 1
+            }
+            root=(sudo)
+        fi
+        echo "installing: ${packages[*]}"
+        "${root[@]}" apt-get update -q
+        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
+    fi
+    if [ ! -f "target/browser/node_modules/playwright-core/package.json" ]; then
+        npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix target/browser "playwright-core@$playwright"
+    fi
+    browser >/dev/null || {
+        echo "no working Chromium: set WEIR_CHROMIUM to one"
+        return 1
+    }
+    for component in rustfmt clippy; do
+        cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$component"
+    done
+}
+
+fuzz() {
+    if [ -x fuzz/run.sh ]; then
+        fuzz/run.sh "$fuzz_seconds"
+    else
+        echo "fuzz/run.sh is not there"
+    fi
+}
+
+play_in_browser() {
+    NODE_PATH=target/browser/node_modules WEIR_CHROMIUM=$(browser) node tests/browser/demo.cjs target/release/weir "$logs"
+}
+
+# Functions are run by `timeout` in a shell of their own.
+export -f browser install_tools fuzz play_in_browser
+export playwright fuzz_seconds logs
+
+step "tools" 900 bash -euo pipefail -c install_tools
+step "format" 60 cargo fmt --check
+step "test videos" 600 tests/fixtures/vectors.sh "${WEIR_VECTORS:-target/vectors}"
+step "lints" 900 cargo clippy --locked --all-targets -- -D warnings
+step "build release" 900 cargo build --locked --release
+step "build tests" 900 cargo test --locked --no-run
+step "unit and integration tests" 900 cargo test --locked --lib --bins --tests
+step "documentation tests" 300 cargo test --locked --doc
+step "fuzz" 600 bash -euo pipefail -c fuzz
+step "browser" 180 bash -euo pipefail -c play_in_browser
+step "docker files" 60 python3 docker/check.py target/release/weir
+current=""
