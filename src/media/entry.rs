@@ -29,7 +29,10 @@ pub(crate) fn begin() -> Vec<u8> {
 /// Appends the summary and fills the header in.
 pub(crate) fn finish(out: &mut Vec<u8>, summary: &Summary) {
     let summary_at = out.len() as u64;
-    write_summary(out, summary);
+    let mut written = Vec::new();
+    write_summary(&mut written, summary);
+    out.reserve_exact(written.len());
+    out.append(&mut written);
     let container: u32 = match summary.container {
         Container::Mp4 => 1,
         Container::Ts => 2,

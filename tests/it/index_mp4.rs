@@ -120,3 +120,118 @@ fn check_frames(video: &Video) {
     let start = video.index.summary().start_timecode.clone().expect("a start").0;
     assert_eq!(start, tags.as_str().unwrap_or("00:00:00:00"), "start timecode");
 }
+
+/// A small generator with a fixed seed (Knuth's MMIX constants), so that a failure repeats.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound.max(1)
+    }
+}
+
+/// Bytes of the boxes that say where samples are; the media itself matters little.
+fn structure(file: &[u8]) -> Vec<usize> {
+    let (mut at, mut found) = (0, Vec::new());
+    while at + 8 <= file.len() {
+        let size = u32::from_be_bytes(file[at..at + 4].try_into().expect("four bytes")) as usize;
+        if matches!(&file[at + 4..at + 8], b"moov" | b"moof" | b"sidx" | b"mfra") {
+            found.extend(at..at + size);
+        } else {
+            found.extend(at..at + 8);
+        }
+        at += size.max(8);
+    }
+    found
+}
+
+fn mutate(file: &mut Vec<u8>, places: &[usize], random: &mut Random) {
+    for _ in 0..1 + random.below(4) {
+        let at = places[random.below(places.len())];
+        match random.below(5) {
+            0 => file[at] = random.below(256) as u8,
+            1 => file[at] ^= 1 << random.below(8),
+            // Numbers at the edges of their range.
+            2 => {
+                let value = [0u32, 1, 2, 7, 8, 0x7fff_ffff, 0x8000_0000, u32::MAX][random.below(8)];
+                let end = (at + 4).min(file.len());
+                file[at..end].copy_from_slice(&value.to_be_bytes()[..end - at]);
+            }
+            3 => {
+                let from = places[random.below(places.len())];
+                let len = random.below(32).min(file.len() - at.max(from));
+                file.copy_within(from..from + len, at);
+            }
+            _ => {
+                if random.below(20) == 0 {
+                    file.truncate(at);
+                    return;
+                }
+                file[at] = file[at].wrapping_add(1);
+            }
+        }
+        if at >= file.len() {
+            return;
+        }
+    }
+}
+
+/// No input makes the index panic, or take long: 40,000 mutated files and as many mutated entries.
+#[test]
+fn mutated_files_and_entries_are_refused_or_answered() {
+    let Some(directory) = vectors() else { return };
+    let mut random = Random(20_261_122);
+    let names = [
+        "multi_edit.mp4", "frag_offset.mp4", "frag_frame.mp4", "hevc.mp4", "df5994.mp4", "audio.m4a", "hevc_frag.mp4",
+        "tmcd_breaks.mp4", "vfr.mp4", "frag_hybrid.mp4",
+    ];
+    let mut opened = 0;
+    for name in names {
+        let original = std::fs::read(directory.join(name)).expect("a vector");
+        let places = structure(&original);
+        let entry = Index::build(&original.as_slice()).expect("well-formed");
+        let derived: Vec<usize> = (0..entry.len()).collect();
+        for round in 0..4000 {
+            let began = std::time::Instant::now();
+            let mut file = original.clone();
+            mutate(&mut file, &places, &mut random);
+            if let Ok(entry) = Index::build(&file.as_slice()) {
+                opened += ask(&file, entry, &mut random);
+            }
+            let mut entry = entry.clone();
+            mutate(&mut entry, &derived, &mut random);
+            ask(&original, entry, &mut random);
+            let took = began.elapsed();
+            assert!(took.as_secs() < 2, "{name} round {round} took {took:?}");
+        }
+    }
+    assert!(opened > 10_000, "only {opened} mutated files had an index: the mutations are too coarse");
+}
+
+/// Asks an entry of unknown worth everything; the answers do not matter.
+fn ask(file: &[u8], entry: Vec<u8>, random: &mut Random) -> usize {
+    let Ok(index) = Index::open_trusted(Bytes::from(entry)) else { return 0 };
+    let count = index.summary().tracks.iter().map(|track| track.frames).max().unwrap_or(0);
+    for position in [
+        Position::Frame(0),
+        Position::Frame(count.saturating_sub(1)),
+        Position::Frame(random.below(700) as u64),
+        Position::Time(DecimalTime { value: random.below(20_000) as i64, decimals: 3 }),
+        Position::Timecode {
+            label: Label { hours: 1, minutes: 0, seconds: random.below(60) as u32, frames: 3, drop: random.below(2) == 0 },
+            drop: [None, Some(true), Some(false)][random.below(3)],
+        },
+    ] {
+        let _ = index.resolve(&file, &position);
+    }
+    if let Some(tracks) = index.tracks(&file) {
+        for track in 0..tracks.len() {
+            let from = random.below(500) as u64;
+            let _ = tracks.samples(track, from).take(3).count();
+            let _ = tracks.sample_at_or_after(track, random.below(100_000) as i64);
+            let _ = tracks.get(track).map(|track| track.stsd.len());
+        }
+    }
+    1
+}

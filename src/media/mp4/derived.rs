@@ -43,6 +43,8 @@ impl Section {
 
 /// Appends one section.
 pub(crate) fn write(out: &mut Vec<u8>, width: usize, values: &[u64]) {
+    // Exactly what is needed: an entry may be tens of megabytes, and doubling it would double the memory.
+    out.reserve_exact(16 + values.len() * 8);
     out.extend_from_slice(&(width as u64).to_le_bytes());
     out.extend_from_slice(&((values.len() / width.max(1)) as u64).to_le_bytes());
     for value in values {
