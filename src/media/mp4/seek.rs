@@ -15,6 +15,9 @@ use crate::media::time::{Counting, DecimalTime, Label, Rate, Seconds};
 /// NAL units of one sample that are looked at for its first picture.
 const NAL_UNITS_MAX: u32 = 64;
 
+/// Sync samples that are tried, going back: a leading picture of one decodes from the one before it.
+const SYNCS_TRIED_MAX: u32 = 16;
+
 /// An open entry, ready to answer.
 #[derive(Clone, Copy)]
 pub(crate) struct Seeker<'a> {
@@ -281,7 +284,7 @@ impl<'a> Seeker<'a> {
             timecode,
             frame_rate: track.and_then(|track| track.frame_rate),
             drop_frame: counting.is_some_and(|counting| counting.drop),
-            presentation_time: frames.presentation(frame),
+            presentation_time: frames.player_origin()?.checked_add(time).unwrap_or(time),
             keyframe: self.keyframe(frame, sample, time, counting)?,
             sample_offset: sample.offset,
             sample_size: u64::from(sample.size),
@@ -329,16 +332,15 @@ impl<'a> Seeker<'a> {
             return Ok(sample);
         }
         let mut from = view.sync_at_or_before(src, track, sample.index)?;
-        let mut checked = false;
-        while let Some(index) = from {
+        for tried in 0..SYNCS_TRIED_MAX {
+            let Some(index) = from else { break };
             let sync = view.sample(src, track, index)?;
-            if sync.cts() <= sample.cts() {
+            if sync.cts() <= sample.cts() || tried + 1 == SYNCS_TRIED_MAX {
                 return Ok(sync);
             }
-            if !checked && self.decodes_from_its_own_keyframe(sample)? {
+            if tried == 0 && self.decodes_from_its_own_keyframe(sample)? {
                 return Ok(sync);
             }
-            checked = true;
             from = match index.checked_sub(1) {
                 Some(before) => view.sync_at_or_before(src, track, before)?,
                 None => None,
