@@ -1,6 +1,7 @@
 //! The connection's IO type: a TCP stream that counts, shares its core fairly, and says when its peer is slow.
 
-use super::conn::Conn;
+use super::conn::{Conn, Phase};
+use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -22,12 +23,25 @@ pub struct Stream {
     turn: usize,
     /// Large slices of files leave by sendfile.
     by_reference: bool,
+    /// What is left of an answer that is sent in place of hyper's own.
+    replacement: Option<Vec<u8>>,
 }
 
 impl Stream {
     /// `paced`: the connection's congestion control paces, so everything is copied into the socket.
     pub fn new(socket: TcpStream, conn: Arc<Conn>, paced: bool) -> Self {
-        Self { socket, conn, turn: TURN_BYTES, by_reference: !paced }
+        Self { socket, conn, turn: TURN_BYTES, by_reference: !paced, replacement: None }
+    }
+
+    /// Writes the replacement of an answer of `total` bytes.
+    fn poll_replacement(&mut self, cx: &mut Context<'_>, total: usize) -> Poll<io::Result<usize>> {
+        while let Some(rest) = self.replacement.as_mut().filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
+            rest.drain(..written);
+            self.conn.count_write(written as u64, 0);
+        }
+        self.replacement = None;
+        Poll::Ready(Ok(total))
     }
 
     /// Ends the turn: the task is polled again after the others of this core.
@@ -121,6 +135,12 @@ impl AsyncWrite for Stream {
             return self.give_way(cx);
         }
         let total: usize = slices.iter().map(|s| s.len()).sum();
+        if self.replacement.is_none() && self.conn.phase() != Phase::Serving {
+            self.replacement = malformed::with_problem(slices);
+        }
+        if self.replacement.is_some() {
+            return self.poll_replacement(cx, total);
+        }
         if total <= self.turn {
             return self.write(cx, slices);
         }
