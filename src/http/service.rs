@@ -138,6 +138,11 @@ struct Entry {
     finished: bool,
 }
 
+/// The status of a request whose client left before there was an answer, as nginx logs it.
+fn gone() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 impl Entry {
@@ -151,7 +156,7 @@ impl Entry {
             id: edge.run_id.wrapping_add(REQUESTS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             line,
             route: Route::of(request.uri().path()),
-            status: StatusCode::OK,
+            status: gone(),
             sent_bytes: 0,
             finished: false,
         }

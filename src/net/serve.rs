@@ -104,7 +104,12 @@ where
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
         let stream = TokioIo::new(Stream::new(socket, Arc::clone(&conn), paced));
         let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn: Arc::clone(&conn) };
-        let http = http1::Builder::new().max_buf_size(self.limits.buffer_bytes_max).serve_connection(stream, service);
+        let http = http1::Builder::new()
+            .max_buf_size(self.limits.buffer_bytes_max)
+            // A client that has sent its request whole may close its side: ffmpeg does so after an upload and does not
+            // wait for the answer. Without this hyper would drop the request in the middle of its work.
+            .half_close(true)
+            .serve_connection(stream, service);
         tasks.spawn(Watch::new(conn, self.limits).serve(Some(http), self.drain.clone()));
     }
 }
