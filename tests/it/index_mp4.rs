@@ -181,8 +181,16 @@ fn mutated_files_and_entries_are_refused_or_answered() {
     let directory = vectors();
     let mut random = Random(20_261_122);
     let names = [
-        "multi_edit.mp4", "frag_offset.mp4", "frag_frame.mp4", "hevc.mp4", "df5994.mp4", "audio.m4a", "hevc_frag.mp4",
-        "tmcd_breaks.mp4", "vfr.mp4", "frag_hybrid.mp4",
+        "multi_edit.mp4",
+        "frag_offset.mp4",
+        "frag_frame.mp4",
+        "hevc.mp4",
+        "df5994.mp4",
+        "audio.m4a",
+        "hevc_frag.mp4",
+        "tmcd_breaks.mp4",
+        "vfr.mp4",
+        "frag_hybrid.mp4",
     ];
     let mut opened = 0;
     for name in names {
@@ -217,7 +225,13 @@ fn ask(file: &[u8], entry: Vec<u8>, random: &mut Random) -> usize {
         Position::Frame(random.below(700) as u64),
         Position::Time(DecimalTime { value: random.below(20_000) as i64, decimals: 3 }),
         Position::Timecode {
-            label: Label { hours: 1, minutes: 0, seconds: random.below(60) as u32, frames: 3, drop: random.below(2) == 0 },
+            label: Label {
+                hours: 1,
+                minutes: 0,
+                seconds: random.below(60) as u32,
+                frames: 3,
+                drop: random.below(2) == 0,
+            },
             drop: [None, Some(true), Some(false)][random.below(3)],
         },
     ] {
