@@ -168,7 +168,10 @@ fn check_answer(answer: &Value, oracle: &Oracle, starts: &Starts, n: usize) -> R
     }
     if starts.transport.is_none() {
         expect_eq("sample.offset", answer["sample"]["offset"].as_u64(), Some(frame.position))?;
-        expect_eq("sample.size", answer["sample"]["size"].as_u64(), Some(frame.size))?;
+        // ffprobe does not know the packet of some AV1 frames.
+        if frame.size > 0 {
+            expect_eq("sample.size", answer["sample"]["size"].as_u64(), Some(frame.size))?;
+        }
     }
     let key = &answer["keyframe"];
     match oracle.key_of(n) {
