@@ -10,6 +10,7 @@ mod command_line;
 mod edges;
 mod hostile_files;
 mod index_mp4;
+mod index_mp4_large;
 mod index_ts;
 mod library;
 mod library_changes;

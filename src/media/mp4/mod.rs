@@ -7,6 +7,7 @@
 
 pub(crate) mod boxes;
 pub(crate) mod build;
+pub(crate) mod condense;
 pub(crate) mod derived;
 pub(crate) mod describe;
 pub(crate) mod fmp4;
