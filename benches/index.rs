@@ -72,7 +72,7 @@ fn day() -> &'static [u8] {
 
 fn entry() -> Bytes {
     static ENTRY: OnceLock<Bytes> = OnceLock::new();
-    ENTRY.get_or_init(|| Index::build(day()).expect("an index").into()).clone()
+    ENTRY.get_or_init(|| Index::build(&day()).expect("an index").into()).clone()
 }
 
 fn opened() -> Index {
@@ -82,7 +82,7 @@ fn opened() -> Index {
 /// The first index: every table is walked once.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn build() -> Vec<u8> {
-    Index::build(black_box(day())).expect("an index")
+    Index::build(black_box(&day())).expect("an index")
 }
 
 /// From the index cache: the checksum of all of it is verified.
@@ -105,7 +105,7 @@ fn resolve(bencher: Bencher<'_, '_>, positions: impl Fn(u32) -> Position) {
     let mut frame = 0;
     bencher.bench_local(move || -> Seek {
         frame = (frame + 1_234_567) % FRAMES;
-        index.resolve(day(), black_box(&positions(frame))).expect("a frame of the day")
+        index.resolve(&day(), black_box(&positions(frame))).expect("a frame of the day")
     });
 }
 
