@@ -50,7 +50,7 @@ fn check_bytes(resolved: &Resolved, asked: &[bool], first: u64) {
     let mut gap = 0;
     for (asked, sent) in asked.iter().zip(&sent) {
         gap = if *sent && !*asked { gap + 1 } else { 0 };
-        assert!(gap == 0 || gap < COALESCE_GAP_BYTES);
+        assert!(gap == 0 || gap + 1 <= COALESCE_GAP_BYTES);
     }
     assert!(ranges[0].contains(&first));
 }

@@ -177,7 +177,7 @@ fn mutate(file: &mut Vec<u8>, places: &[usize], random: &mut Random) {
     }
 }
 
-/// No input makes the index panic, or take long: 40,000 mutated files and as many mutated entries.
+/// No input makes the index panic, or take long: 4,000 mutated files and as many mutated entries.
 #[test]
 fn mutated_files_and_entries_are_refused_or_answered() {
     let Some(directory) = vectors() else { return };
@@ -200,7 +200,7 @@ fn mutated_files_and_entries_are_refused_or_answered() {
         let places = structure(&original);
         let entry = Index::build(&original.as_slice()).expect("well-formed");
         let derived: Vec<usize> = (0..entry.len()).collect();
-        for round in 0..4000 {
+        for round in 0..400 {
             let began = std::time::Instant::now();
             let mut file = original.clone();
             mutate(&mut file, &places, &mut random);
@@ -214,7 +214,7 @@ fn mutated_files_and_entries_are_refused_or_answered() {
             assert!(took.as_secs() < 2, "{name} round {round} took {took:?}");
         }
     }
-    assert!(opened > 10_000, "only {opened} mutated files had an index: the mutations are too coarse");
+    assert!(opened > 1000, "only {opened} mutated files had an index: the mutations are too coarse");
 }
 
 /// Asks an entry of unknown worth everything; the answers do not matter.
