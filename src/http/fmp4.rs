@@ -7,6 +7,7 @@ use super::media_body::{Next, Pieces};
 use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::representation::{Content, Plan, Representation};
+use super::timing::Stage;
 use super::videos;
 use crate::library::Video;
 use crate::media::index::{Index, Position, SeekError, Until};
@@ -20,8 +21,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Raised when the same moment and length give other bytes than before: it is part of the ETag.
-const FORMAT: u32 = 1;
+/// Raised when the same plan gives other bytes than before: it is part of the ETag.
+const FORMAT: u32 = 2;
 
 /// Answers with the chunk from the keyframe of a moment on.
 pub async fn chunk(
@@ -47,16 +48,21 @@ pub async fn chunk(
             (Until::Size(size), format!("size={size}"))
         }
     };
-    let file = videos::open(video).await?;
-    let index = videos::index(&call.edge, video).await?;
+    let file = videos::open(call, video).await?;
+    let index = {
+        let _timed = call.timing.stage(Stage::Resolve);
+        videos::index(&call.edge, video).await?
+    };
     let planning = {
         let (file, index) = (Arc::clone(&file), Arc::clone(&index));
         call.edge.read_pool.run(move || index.fmp4(&*file, &position, until))
     };
+    let timed = call.timing.stage(Stage::Plan);
     let planned =
         planning.await.map_err(|_| Problem::unprocessable("the media is damaged: it could not be planned"))?;
+    drop(timed);
     let (seek, chunk) = planned.map_err(seek_problem)?;
-    let (key, total) = (seek.keyframe.offset, chunk.length());
+    let (fingerprint, total) = (chunk.fingerprint(), chunk.length());
     let version = videos::version(video);
     let location = format!("/videos/{}/chunk?{}&{length}&as=fmp4", id::encode(video.id()), canonical(&seek));
     let more = vec![
@@ -64,10 +70,9 @@ pub async fn chunk(
         (super::chunk::MEDIA_SEEK, header(seek_fields(asked, &seek))?),
         (super::chunk::MEDIA_SOURCE_RANGE, source_range(&chunk.source_range(), file.len())?),
     ];
-    let sample = seek.sample_offset;
     let representation = Representation {
         content_type: header(chunk.content_type().to_owned())?,
-        etag: header(format!("\"{version}-fmp4.{FORMAT}-{key:x}-{sample:x}-{total:x}\""))?,
+        etag: header(format!("\"{version}-fmp4.{FORMAT}-{fingerprint:x}-{total:x}\""))?,
         modified: Some(video.modified()),
         cache: videos::cache_policy(video, call)?,
         content: Content::Planned(Arc::new(Planned { file: Arc::clone(&file), index, chunk })),
