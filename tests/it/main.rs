@@ -6,6 +6,7 @@ mod support;
 
 mod bad_input;
 mod chunks;
+mod connections;
 mod hostile_files;
 mod index_mp4;
 mod index_mp4_large;
