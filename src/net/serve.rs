@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,7 @@ where
         let paced = sendfile::paces(&listener);
         let listener = TcpListener::from_std(listener)?;
         let server = Arc::new(self);
-        let tasks = TaskTracker::new();
+        let (tasks, refusals) = (TaskTracker::new(), TaskTracker::new());
         let mut backoff = Duration::ZERO;
         loop {
             let accepted = tokio::select! {
@@ -70,7 +70,7 @@ where
             match accepted {
                 Ok((socket, peer)) => {
                     backoff = Duration::ZERO;
-                    server.start(&tasks, socket, peer, paced);
+                    server.start(&tasks, &refusals, socket, peer, paced);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -89,14 +89,26 @@ where
         Ok(())
     }
 
-    fn start(self: &Arc<Self>, tasks: &TaskTracker, socket: TcpStream, peer: SocketAddr, paced: bool) {
+    fn start(
+        self: &Arc<Self>,
+        tasks: &TaskTracker,
+        refusals: &TaskTracker,
+        socket: TcpStream,
+        peer: SocketAddr,
+        paced: bool,
+    ) {
         self.traffic.accepted.fetch_add(1, Relaxed);
-        if self.traffic.open.load(Relaxed) >= self.limits.connections_max {
+        // Counted in before it is looked at: other cores accept at the same time.
+        if self.traffic.open.fetch_add(1, Relaxed) >= self.limits.connections_max {
+            self.traffic.open.fetch_sub(1, Relaxed);
             self.traffic.refused.fetch_add(1, Relaxed);
-            refuse(&socket);
+            // Into an empty send buffer: all of it is taken.
+            let told = socket.try_write(BUSY).is_ok();
+            if told && refusals.len() < REFUSALS_MAX {
+                refusals.spawn(linger(socket, REFUSAL_LINGER));
+            }
             return;
         }
-        self.traffic.open.fetch_add(1, Relaxed);
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
         let stream = Stream::new(socket, Arc::clone(&conn), paced);
         let server = Arc::clone(self);
@@ -108,9 +120,13 @@ where
     fn connect(&self, stream: Stream) -> impl Http + use<M, S, B> {
         let conn = stream.conn();
         let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn };
-        let mut builder = http1::Builder::new();
-        let builder = builder.max_buf_size(self.limits.buffer_bytes_max);
-        Some(builder.serve_connection(TokioIo::new(stream), service))
+        let http = http1::Builder::new()
+            .max_buf_size(self.limits.buffer_bytes_max)
+            // A client that has sent its request whole may close its side: ffmpeg does so after an upload and does not
+            // wait for the answer. Without this hyper would drop the request in the middle of its work.
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service);
+        Some(http)
     }
 }
 
@@ -122,13 +138,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Answers one connection too many without reading from it; best effort, into an empty send buffer.
-fn refuse(socket: &TcpStream) {
-    const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
-        Content-Type: application/problem+json\r\nContent-Length: 85\r\n\r\n\
-        {\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections are open\"}\n";
-    let _ = socket.try_write(BUSY);
-}
+/// The answer to one connection too many; nothing is read for it.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
+    content-type: application/problem+json\r\ncontent-length: 125\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
+    \"detail\":\"too many connections are open; come back in 5 s\"}\n";
+/// Refused connections of one core that are left open until their clients have read so, and for how long.
+const REFUSALS_MAX: usize = 256;
+const REFUSAL_LINGER: Duration = Duration::from_secs(1);
+/// How long a client may take to see an answer that did not wait for its request.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Watches one connection's time limits while hyper serves it; dropped in any way, it is counted out.
 struct Watch {
@@ -180,18 +199,25 @@ impl Watch {
                     None => {}
                     Some(open) => {
                         if let Poll::Ready(ended) = open.poll_serve(cx) {
+                            // What follows a head that could not be read was not read either.
+                            let unread = self.conn.lingers() || ended.as_ref().is_err_and(hyper::Error::is_parse);
                             if let Err(error) = ended {
                                 tracing::debug!(peer = %self.conn.peer, %error, "connection ended");
                             }
-                            let stream = if self.conn.lingers() { open.take_stream() } else { None };
+                            let stream = if unread { open.take_stream() } else { None };
                             let Some(stream) = stream else { return Poll::Ready(()) };
-                            return lingering.insert(Box::pin(linger(stream))).as_mut().poll(cx);
+                            return lingering.insert(Box::pin(linger(stream, LINGER))).as_mut().poll(cx);
                         }
                     }
                 }
                 match ready!(self.poll_limits(parked.is_some(), sleep.as_mut(), cx)) {
                     Rung::Broken => return Poll::Ready(()),
-                    Rung::Park => parked = http.take().and_then(|mut http| http.take_stream()),
+                    Rung::Park => {
+                        let Some(stream) = http.take().and_then(|mut http| http.take_stream()) else {
+                            return Poll::Ready(());
+                        };
+                        parked = Some(stream);
+                    }
                 }
             }
         })
@@ -259,15 +285,14 @@ impl Drop for Watch {
 
 /// What is left to do after an answer that did not wait for its request's body: say that no more is coming, and read
 /// what the client still sends, for a while.
-async fn linger(mut stream: Stream) {
-    const LINGER: Duration = Duration::from_secs(5);
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin, limit: Duration) {
     let read_on = async {
         stream.shutdown().await?;
         let mut scratch = [0u8; 4096];
         while stream.read(&mut scratch).await? > 0 {}
         io::Result::Ok(())
     };
-    let _ = tokio::time::timeout(LINGER, read_on).await;
+    let _ = tokio::time::timeout(limit, read_on).await;
 }
 
 /// hyper's connection, as far as the watch needs it.
@@ -288,7 +313,7 @@ where
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
         let Some(connection) = self else { return Poll::Ready(Ok(())) };
         let ended = ready!(connection.poll_without_shutdown(cx));
-        if ended.is_err() {
+        if ended.as_ref().is_err_and(|error| !error.is_parse()) {
             *self = None;
         }
         Poll::Ready(ended)

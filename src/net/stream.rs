@@ -1,6 +1,7 @@
 //! The connection's IO type: a TCP stream that counts, shares its core fairly, and says when its peer is slow.
 
-use super::conn::Conn;
+use super::conn::{Conn, Phase};
+use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
@@ -27,13 +28,15 @@ pub struct Stream {
     by_reference: bool,
     /// Bytes that were read and not used by the last reader.
     unread: Bytes,
+    /// What is left of an answer that is sent in place of hyper's own.
+    replacement: Option<Vec<u8>>,
 }
 
 impl Stream {
     /// `paced`: the connection's congestion control paces, so everything is copied into the socket.
     pub fn new(socket: TcpStream, conn: Arc<Conn>, paced: bool) -> Self {
         let turn = turn_bytes(!paced);
-        Self { socket, conn, turn, by_reference: !paced, unread: Bytes::new() }
+        Self { socket, conn, turn, by_reference: !paced, unread: Bytes::new(), replacement: None }
     }
 
     /// Gives back what was read too much, for the next reader.
@@ -49,6 +52,17 @@ impl Stream {
     /// Ready when the peer has sent something, or is gone.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.poll_read_ready(cx).map(|_| ())
+    }
+
+    /// Writes the replacement of an answer of `total` bytes.
+    fn poll_replacement(&mut self, cx: &mut Context<'_>, total: usize) -> Poll<io::Result<usize>> {
+        while let Some(rest) = self.replacement.as_mut().filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
+            rest.drain(..written);
+            self.conn.count_write(written as u64, 0);
+        }
+        self.replacement = None;
+        Poll::Ready(Ok(total))
     }
 
     /// Ends the turn: the task is polled again after the others of this core.
@@ -151,6 +165,12 @@ impl AsyncWrite for Stream {
             return self.give_way(cx);
         }
         let total: usize = slices.iter().map(|s| s.len()).sum();
+        if self.replacement.is_none() && self.conn.phase() != Phase::Serving {
+            self.replacement = malformed::with_problem(slices);
+        }
+        if self.replacement.is_some() {
+            return self.poll_replacement(cx, total);
+        }
         if total <= self.turn {
             return self.write(cx, slices);
         }

@@ -6,7 +6,9 @@ mod support;
 
 mod bad_input;
 mod chunks;
+mod command_line;
 mod connections;
+mod edges;
 mod hostile_files;
 mod index_mp4;
 mod index_mp4_large;
