@@ -3,6 +3,7 @@
 use super::conn::{Conn, Phase};
 use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
+use bytes::Bytes;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Stream {
     turn: usize,
     /// Large slices of files leave by sendfile.
     by_reference: bool,
+    /// Bytes that were read and not used by the last reader.
+    unread: Bytes,
     /// What is left of an answer that is sent in place of hyper's own.
     replacement: Option<Box<Replacement>>,
 }
@@ -39,7 +42,22 @@ impl Stream {
     /// `paced`: the connection's congestion control paces, so everything is copied into the socket.
     pub fn new(socket: TcpStream, conn: Arc<Conn>, paced: bool) -> Self {
         let turn = turn_bytes(!paced);
-        Self { socket, conn, turn, by_reference: !paced, replacement: None }
+        Self { socket, conn, turn, by_reference: !paced, unread: Bytes::new(), replacement: None }
+    }
+
+    /// Gives back what was read too much, for the next reader.
+    pub(super) fn with_unread(mut self, unread: Bytes) -> Self {
+        self.unread = unread;
+        self
+    }
+
+    pub(super) fn conn(&self) -> Arc<Conn> {
+        Arc::clone(&self.conn)
+    }
+
+    /// Ready when the peer has sent something, or is gone.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.poll_read_ready(cx).map(|_| ())
     }
 
     /// Writes the replacement of an answer of `total` bytes.
@@ -127,6 +145,11 @@ fn turn_bytes(by_reference: bool) -> usize {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let taken = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
         self.conn.count_read((buf.filled().len() - before) as u64);
