@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// One turn writes at most this much, so that fast readers of large ranges do not delay small requests on their core:
-/// about 60 µs of copying, or of passing references. hyper writes until the socket blocks, and tokio's own budget counts
-/// operations, not bytes.
+/// about 60 µs of copying, or of passing references. hyper writes until the socket blocks, and tokio's own budget
+/// counts operations, not bytes.
 const TURN_COPIED_BYTES: usize = 256 << 10;
 const TURN_REFERENCED_BYTES: usize = 1 << 20;
 /// hyper passes at most 64 slices (hyper 1.12, `MAX_WRITEV_BUFS`).
