@@ -13,6 +13,7 @@ logs=target/test-logs
 mkdir -p "$logs"
 rm -f "$logs"/*.log
 current=""
+complete=no
 passed=0
 failed=0
 declare -a report=()
@@ -24,6 +25,8 @@ tests_in() {
 
 finish() {
     local code=$?
+    # Ended by a signal before the last step: whatever the last command said, this is no success.
+    [ "$complete" = yes ] || [ "$code" -ne 0 ] || code=1
     if [ "$code" -ne 0 ] && [ "$failed" -eq 0 ]; then
         failed=1
     fi
@@ -34,6 +37,8 @@ finish() {
     exit "$code"
 }
 trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 # step NAME LIMIT COMMAND...: runs a command within a time limit in seconds, shows its output, and counts it.
 step() {
@@ -134,3 +139,4 @@ step "fuzz" 600 bash -euo pipefail -c fuzz
 step "browser" 180 bash -euo pipefail -c play_in_browser
 step "docker files" 60 python3 docker/check.py target/debug/weir
 current=""
+complete=yes

@@ -13,9 +13,10 @@ use tokio::net::TcpStream;
 /// Below this a copy is cheaper than the references.
 pub(super) const SENDFILE_MIN_BYTES: usize = 32 << 10;
 
-/// Whether a listener's connections pace what they send.
-pub(super) fn paces(listener: &impl AsFd) -> bool {
-    let name = socket2::SockRef::from(listener).tcp_congestion();
+/// Whether a connection paces what it sends. A listener cannot say: its connections take the congestion control of the
+/// moment, or of their route.
+pub(super) fn paces(socket: &impl AsFd) -> bool {
+    let name = socket2::SockRef::from(socket).tcp_congestion();
     // Not to know is to copy: it is never much worse.
     name.map_or(true, |name| name.starts_with(b"bbr"))
 }

@@ -56,7 +56,6 @@ where
 {
     /// Accepts until drain, then waits for connections to finish, at most for the drain limit.
     pub async fn run(self, listener: std::net::TcpListener) -> io::Result<()> {
-        let paced = sendfile::paces(&listener);
         let listener = TcpListener::from_std(listener)?;
         let server = Arc::new(self);
         let (tasks, refusals) = (TaskTracker::new(), TaskTracker::new());
@@ -70,7 +69,7 @@ where
             match accepted {
                 Ok((socket, peer)) => {
                     backoff = Duration::ZERO;
-                    server.start(&tasks, &refusals, socket, peer, paced);
+                    server.start(&tasks, &refusals, socket, peer);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -89,14 +88,7 @@ where
         Ok(())
     }
 
-    fn start(
-        self: &Arc<Self>,
-        tasks: &TaskTracker,
-        refusals: &TaskTracker,
-        socket: TcpStream,
-        peer: SocketAddr,
-        paced: bool,
-    ) {
+    fn start(self: &Arc<Self>, tasks: &TaskTracker, refusals: &TaskTracker, socket: TcpStream, peer: SocketAddr) {
         self.traffic.accepted.fetch_add(1, Relaxed);
         // Counted in before it is looked at: other cores accept at the same time.
         if self.traffic.open.fetch_add(1, Relaxed) >= self.limits.connections_max {
@@ -110,6 +102,7 @@ where
             return;
         }
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
+        let paced = sendfile::paces(&socket);
         let stream = Stream::new(socket, Arc::clone(&conn), paced);
         let server = Arc::clone(self);
         let connect = move |stream: Stream| server.connect(stream);

@@ -60,13 +60,17 @@ class Fixtures:
         for n in range(START_VIDEOS):
             shutil.copyfile(minute, os.path.join(self.many, f"v{n:04}.mp4"))
 
-    def seek_urls(self, name, template, count=2000, seconds=86_000):
-        """A file with one URL per line; the same times for every template."""
+    @staticmethod
+    def seek_times(count=600, seconds=86_000):
+        """Moments of the day, in seconds; always the same ones."""
         times = random.Random(7)
+        return [times.randrange(seconds * 1000) / 1000 for _ in range(count)]
+
+    def seek_urls(self, name, template, times):
+        """A file with one URL per line."""
         path = os.path.join(self.work, f"{name}.urls")
         with open(path, "w", encoding="utf-8") as file:
-            for _ in range(count):
-                start = times.randrange(seconds * 1000) / 1000
+            for start in times:
                 file.write(template.format(start=f"{start:.3f}", end=f"{start + 1:.3f}") + "\n")
         return path
 
