@@ -5,6 +5,7 @@
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
 //! [`fmp4`] (chunks that play on their own, written with [`write`]).
 
+pub mod arrival;
 pub(crate) mod boxes;
 pub(crate) mod build;
 pub(crate) mod derived;
