@@ -8,7 +8,7 @@ use super::time::{Counting, Rate, Seconds};
 
 const MAGIC: &[u8; 8] = b"weir.idx";
 /// Raised whenever the meaning of any byte changes; entries of other versions are rebuilt.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 pub(crate) const HEADER_LEN: usize = 32;
 
 /// Tracks of one summary, as many as a `moov` may have.

@@ -1,22 +1,15 @@
 //! The MP4 index against ffprobe and ffmpeg: every frame of every vector.
 //!
-//! The vectors and what ffprobe says about them come from tests/fixtures/vectors.sh; `WEIR_VECTORS` names the
-//! directory. Without it these tests have nothing to compare with and say so.
+//! The library's index without a server: every vector that is there, and damage of all kinds.
 
 use bytes::Bytes;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use weir::media::index::{Index, Position, Seek};
 use weir::media::time::{DecimalTime, Label, Rate, Seconds};
 use weir::store::MappedFile;
 
-fn vectors() -> Option<PathBuf> {
-    let named = std::env::var_os("WEIR_VECTORS").map(PathBuf::from);
-    if named.is_none() {
-        eprintln!("WEIR_VECTORS is not set: no vectors to compare with");
-    }
-    named
-}
+use crate::support::oracle::vectors;
 
 struct Video {
     name: String,
@@ -67,11 +60,11 @@ fn names(directory: &Path) -> Vec<String> {
 /// Every frame: its bytes, its time, and that what is printed for it finds it again.
 #[test]
 fn every_frame_is_where_ffprobe_sees_it() {
-    let Some(directory) = vectors() else { return };
+    let directory = vectors();
     let mut checked = 0;
     let mut failures = Vec::new();
-    for name in names(&directory).iter().filter(|name| !name.starts_with("day") && *name != "empty_video.mp4") {
-        let Some(video) = Video::open(&directory, name) else { continue };
+    for name in names(directory).iter().filter(|name| !name.starts_with("day") && *name != "empty_video.mp4") {
+        let Some(video) = Video::open(directory, name) else { continue };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check_frames(&video)));
         match outcome {
             Ok(()) => checked += 1,
@@ -94,7 +87,9 @@ fn check_frames(video: &Video) {
     for (n, frame) in frames.iter().enumerate() {
         let seek = video.seek(&Position::Frame(n as u64));
         assert_eq!(seek.sample_offset, number(&frame["pkt_pos"]) as u64, "offset of frame {n}");
-        assert_eq!(seek.sample_size, number(&frame["pkt_size"]) as u64, "size of frame {n}");
+        // ffprobe does not know the size of what libdav1d decoded.
+        let size = number(&frame["pkt_size"]) as u64;
+        assert!(size == 0 || seek.sample_size == size, "size of frame {n}: {} and {size}", seek.sample_size);
         let pts = number(&frame["pts"]);
         let expected = Seconds::new(i128::from(pts - first), base).expect("a time base");
         assert_eq!(seek.time, expected, "time of frame {n}: {} and {expected}", seek.time);
@@ -177,14 +172,25 @@ fn mutate(file: &mut Vec<u8>, places: &[usize], random: &mut Random) {
     }
 }
 
-/// No input makes the index panic, or take long: 40,000 mutated files and as many mutated entries.
+/// Mutations of each file and of its entry.
+const ROUNDS: usize = 400;
+
+/// No input makes the index panic, or take long.
 #[test]
 fn mutated_files_and_entries_are_refused_or_answered() {
-    let Some(directory) = vectors() else { return };
+    let directory = vectors();
     let mut random = Random(20_261_122);
     let names = [
-        "multi_edit.mp4", "frag_offset.mp4", "frag_frame.mp4", "hevc.mp4", "df5994.mp4", "audio.m4a", "hevc_frag.mp4",
-        "tmcd_breaks.mp4", "vfr.mp4", "frag_hybrid.mp4",
+        "multi_edit.mp4",
+        "frag_offset.mp4",
+        "frag_frame.mp4",
+        "hevc.mp4",
+        "df5994.mp4",
+        "audio.m4a",
+        "hevc_frag.mp4",
+        "tmcd_breaks.mp4",
+        "vfr.mp4",
+        "frag_hybrid.mp4",
     ];
     let mut opened = 0;
     for name in names {
@@ -192,7 +198,7 @@ fn mutated_files_and_entries_are_refused_or_answered() {
         let places = structure(&original);
         let entry = Index::build(&original.as_slice()).expect("well-formed");
         let derived: Vec<usize> = (0..entry.len()).collect();
-        for round in 0..4000 {
+        for round in 0..ROUNDS {
             let began = std::time::Instant::now();
             let mut file = original.clone();
             mutate(&mut file, &places, &mut random);
@@ -206,7 +212,7 @@ fn mutated_files_and_entries_are_refused_or_answered() {
             assert!(took.as_secs() < 2, "{name} round {round} took {took:?}");
         }
     }
-    assert!(opened > 10_000, "only {opened} mutated files had an index: the mutations are too coarse");
+    assert!(opened > ROUNDS * 3, "only {opened} mutated files had an index: the mutations are too coarse");
 }
 
 /// Asks an entry of unknown worth everything; the answers do not matter.
@@ -219,7 +225,13 @@ fn ask(file: &[u8], entry: Vec<u8>, random: &mut Random) -> usize {
         Position::Frame(random.below(700) as u64),
         Position::Time(DecimalTime { value: random.below(20_000) as i64, decimals: 3 }),
         Position::Timecode {
-            label: Label { hours: 1, minutes: 0, seconds: random.below(60) as u32, frames: 3, drop: random.below(2) == 0 },
+            label: Label {
+                hours: 1,
+                minutes: 0,
+                seconds: random.below(60) as u32,
+                frames: 3,
+                drop: random.below(2) == 0,
+            },
             drop: [None, Some(true), Some(false)][random.below(3)],
         },
     ] {

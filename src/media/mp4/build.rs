@@ -183,7 +183,9 @@ impl Walk {
         if let Some(order) = &mut self.order {
             order.push(cts)?;
         }
-        self.index.lowest_offset = self.index.lowest_offset.min(i64::from(sample.cts_offset));
+        if sample.cts_offset < 0 {
+            self.index.offset_shift = self.index.offset_shift.max(sample.cts_offset.unsigned_abs());
+        }
         if sample.sync {
             (self.last_sync, self.sync_cts) = (Some(self.index.samples), cts);
             self.index.syncs += 1;
@@ -333,7 +335,7 @@ fn finish_walks(out: &mut Vec<u8>, parts: &mut Parts, walks: Vec<Walk>) -> Sprea
             index.end_ticks as u64,
             index.syncs,
             u64::from(index.leading),
-            index.lowest_offset as u64,
+            u64::from(index.offset_shift),
         ];
         derived::write(out, 1, &facts);
         parts.tracks.push(walk.index);

@@ -116,7 +116,8 @@ impl Parts {
             let fact = |n| facts.get(entry, n, 0);
             (track.table_samples, track.samples) = (fact(0), fact(1));
             (track.table_ticks, track.end_ticks) = (fact(2) as i64, fact(3) as i64);
-            (track.syncs, track.leading, track.lowest_offset) = (fact(4), fact(5) != 0, fact(6) as i64);
+            (track.syncs, track.leading) = (fact(4), fact(5) != 0);
+            track.offset_shift = u32::try_from(fact(6)).unwrap_or(0);
         }
         let facts = sections.next(1)?;
         self.main = self.track_number(facts.get(entry, 0, 0))?;
@@ -153,6 +154,11 @@ impl Parts {
                     return Err(Broken::new("cuts of the index are out of order", track.cuts.at));
                 }
                 previous = position;
+            }
+            for row in 1..track.groups.count {
+                if track.groups.get(entry, row, 1) <= track.groups.get(entry, row - 1, 1) {
+                    return Err(Broken::new("fragments of the index are out of order", track.groups.at));
+                }
             }
             if track.table_samples > u64::from(trak.sizes.count()) || track.table_samples > track.samples {
                 return Err(Broken::new("the index counts samples that are not there", 0));

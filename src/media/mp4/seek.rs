@@ -15,6 +15,9 @@ use crate::media::time::{Counting, DecimalTime, Label, Rate, Seconds};
 /// NAL units of one sample that are looked at for its first picture.
 const NAL_UNITS_MAX: u32 = 64;
 
+/// Sync samples that are tried, going back: a leading picture of one decodes from the one before it.
+const SYNCS_TRIED_MAX: u32 = 16;
+
 /// An open entry, ready to answer.
 #[derive(Clone, Copy)]
 pub(crate) struct Seeker<'a> {
@@ -86,20 +89,6 @@ impl<'a> Seeker<'a> {
                 Ok((self.frame_of(*label, counting)?, Some(counting)))
             }
         }
-    }
-
-    /// When a player shows the frame. With an edit list, the first frame of a progressive file is shown when the empty
-    /// edits are over, wherever in it the edit begins. Otherwise its composition time stands, raised by the largest
-    /// negative composition offset (as ffmpeg, and so Chromium, do).
-    fn presentation_time(&self, frame: Frame, time: Seconds) -> Seconds {
-        let frames = self.frames;
-        if !self.parts.fragmented && !frames.view.trak(frames.track).edits.is_empty() {
-            let start = Seconds::from_ticks(frames.span(0, 3) as i64, frames.view.movie.timescale);
-            return start.checked_add(time).unwrap_or(time);
-        }
-        let raised = Seconds::from_ticks(frames.view.tracks[frames.track].lowest_offset.min(0), frames.timescale());
-        let presented = frames.presentation(frame);
-        presented.checked_sub(raised).unwrap_or(presented)
     }
 
     fn is_video(&self) -> bool {
@@ -295,7 +284,7 @@ impl<'a> Seeker<'a> {
             timecode,
             frame_rate: track.and_then(|track| track.frame_rate),
             drop_frame: counting.is_some_and(|counting| counting.drop),
-            presentation_time: self.presentation_time(frame, time),
+            presentation_time: frames.player_origin()?.checked_add(time).unwrap_or(time),
             keyframe: self.keyframe(frame, sample, time, counting)?,
             sample_offset: sample.offset,
             sample_size: u64::from(sample.size),
@@ -343,16 +332,15 @@ impl<'a> Seeker<'a> {
             return Ok(sample);
         }
         let mut from = view.sync_at_or_before(src, track, sample.index)?;
-        let mut checked = false;
-        while let Some(index) = from {
+        for tried in 0..SYNCS_TRIED_MAX {
+            let Some(index) = from else { break };
             let sync = view.sample(src, track, index)?;
-            if sync.cts() <= sample.cts() {
+            if sync.cts() <= sample.cts() || tried + 1 == SYNCS_TRIED_MAX {
                 return Ok(sync);
             }
-            if !checked && self.decodes_from_its_own_keyframe(sample)? {
+            if tried == 0 && self.decodes_from_its_own_keyframe(sample)? {
                 return Ok(sync);
             }
-            checked = true;
             from = match index.checked_sub(1) {
                 Some(before) => view.sync_at_or_before(src, track, before)?,
                 None => None,

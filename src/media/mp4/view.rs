@@ -27,10 +27,10 @@ pub(crate) struct TrackIndex {
     pub(crate) table_ticks: i64,
     pub(crate) end_ticks: i64,
     pub(crate) syncs: u64,
-    /// Lowest composition offset, at most 0: below it where offsets are signed.
-    pub(crate) lowest_offset: i64,
     /// Some picture follows a sync sample in decode order and precedes it in presentation.
     pub(crate) leading: bool,
+    /// How far the lowest composition offset of the main track lies below 0.
+    pub(crate) offset_shift: u32,
     /// Rows (decode position, lowest composition time from there on); see `order`.
     pub(crate) cuts: Section,
     /// Runs of fragments: rows (offset of the first `moof`, first sample, its decode time, syncs before as index + 1
