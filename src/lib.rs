@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod library;
+pub mod live;
 pub mod media;
 pub mod net;
 pub mod observe;

@@ -94,6 +94,11 @@ impl Init {
         Ok(Self { bytes: bytes.freeze(), moov: moov[8..].to_vec(), movie })
     }
 
+    /// `track_ID` of a track by its position.
+    pub fn track_id(&self, track: usize) -> u32 {
+        self.movie.traks.get(track).map_or(0, |trak| trak.id)
+    }
+
     fn tracks(&self) -> Vec<FragmentTrack> {
         let of = |trak: &moov::Trak| FragmentTrack {
             id: trak.id,

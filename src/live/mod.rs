@@ -1,0 +1,14 @@
+//! Live streams: what publishers send and viewers follow.
+//!
+//! A stream has one publisher and any number of viewers. What arrives is cut into parts, which are ropes of the very
+//! buffers they came in; the window keeps the newest of them; each viewer has a cursor and gets clones of the same
+//! buffers. No viewer can slow the publisher: one that falls out of the window skips to the newest keyframe.
+//! Does not belong here: sockets, HTTP words, how parts are found in bytes (`media`).
+
+pub mod stream;
+pub mod streams;
+pub mod window;
+
+pub use stream::{Cursor, Publication, PublishError, State, Stream};
+pub use streams::{LiveConfig, Streams};
+pub use window::Part;

@@ -1,0 +1,411 @@
+//! One live stream: its window, its publisher, and the cursors of its viewers.
+//!
+//! The lock is held for the time it takes to append or to clone one part, never across an await; a viewer waits for the
+//! next part with a waker that the publisher wakes.
+
+use super::window::{Bounds, Part, Window};
+use crate::media::mp4::arrival::{ArrivalError, Event, Fragment, Init, shift_times};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A viewer that fell out of the window this often is ended.
+const LAGS_MAX: u32 = 8;
+/// A publisher that has sent nothing for this long may be replaced.
+const SILENT: Duration = Duration::from_secs(5);
+
+pub struct Stream {
+    name: String,
+    bounds: Bounds,
+    inner: Mutex<Inner>,
+    viewers: AtomicU64,
+    lagged: AtomicU64,
+    next_viewer: AtomicU64,
+}
+
+/// What a stream is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A publisher is connected.
+    Live,
+    /// The publisher is gone, and may come back.
+    Waiting,
+    Ended,
+}
+
+/// Who publishes.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    pub address: SocketAddr,
+    pub since: SystemTime,
+}
+
+struct Inner {
+    state: State,
+    window: Window,
+    init: Option<Arc<Init>>,
+    publisher: Option<Publisher>,
+    /// Which publication may append; an older one that still runs was taken over.
+    epoch: u64,
+    last_byte: Instant,
+    left: Option<Instant>,
+    next_number: u64,
+    next_offset: u64,
+    /// End of the last part.
+    end_us: i64,
+    discontinuities: u64,
+    received_bytes: u64,
+    wakers: HashMap<u64, Waker>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Another request publishes this stream and has not been silent.
+    #[error("the stream has a publisher; end that one first, or wait until it has sent nothing for 5 s")]
+    Busy,
+    /// A newer request took the stream over.
+    #[error("another publisher took the stream over")]
+    TakenOver,
+    #[error("the stream was ended")]
+    Ended,
+    #[error("there are {max} live streams, which is the limit")]
+    TooMany { max: usize },
+    #[error(transparent)]
+    Broken(#[from] ArrivalError),
+}
+
+impl Stream {
+    pub fn new(name: String, bounds: Bounds) -> Arc<Self> {
+        let inner = Inner {
+            state: State::Waiting,
+            window: Window::default(),
+            init: None,
+            publisher: None,
+            epoch: 0,
+            last_byte: Instant::now(),
+            left: None,
+            next_number: 0,
+            next_offset: 0,
+            end_us: 0,
+            discontinuities: 0,
+            received_bytes: 0,
+            wakers: HashMap::new(),
+        };
+        let counter = || AtomicU64::new(0);
+        Arc::new(Self {
+            name,
+            bounds,
+            inner: Mutex::new(inner),
+            viewers: counter(),
+            lagged: counter(),
+            next_viewer: counter(),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the stream for one publication.
+    pub fn publish(self: &Arc<Self>, address: SocketAddr) -> Result<Publication, PublishError> {
+        let mut inner = self.lock();
+        match inner.state {
+            State::Ended => return Err(PublishError::Ended),
+            State::Live if inner.last_byte.elapsed() < SILENT => return Err(PublishError::Busy),
+            State::Live | State::Waiting => {}
+        }
+        inner.state = State::Live;
+        inner.epoch += 1;
+        inner.left = None;
+        inner.last_byte = Instant::now();
+        inner.publisher = Some(Publisher { address, since: SystemTime::now() });
+        let epoch = inner.epoch;
+        drop(inner);
+        Ok(Publication { stream: Arc::clone(self), epoch, init: None, shifts: None, finished: false })
+    }
+
+    /// Ends the stream for every viewer.
+    pub fn end(&self) {
+        let mut inner = self.lock();
+        inner.state = State::Ended;
+        inner.publisher = None;
+        inner.wake();
+    }
+
+    /// Ends the stream if its publisher has been gone for `window`; whether it has ended.
+    pub fn end_if_left(&self, window: Duration) -> bool {
+        let inner = self.lock();
+        let gone = inner.state == State::Waiting && inner.left.is_none_or(|left| left.elapsed() >= window);
+        let ended = inner.state == State::Ended;
+        drop(inner);
+        if gone {
+            self.end();
+        }
+        gone || ended
+    }
+
+    /// A cursor at the newest keyframe, or `back` microseconds before the end.
+    pub fn view(self: &Arc<Self>, back_us: Option<i64>) -> Cursor {
+        self.viewers.fetch_add(1, Relaxed);
+        let id = self.next_viewer.fetch_add(1, Relaxed);
+        Cursor { stream: Arc::clone(self), id, next: None, init: None, back_us, lags: 0 }
+    }
+
+    /// Figures for `GET /live/{name}`.
+    pub fn status(&self) -> Status {
+        let inner = self.lock();
+        let (first, last) = (inner.window.first(), inner.window.last());
+        Status {
+            state: inner.state,
+            publisher: inner.publisher.clone(),
+            from_us: first.map(|part| part.start_us),
+            to_us: last.map(|part| part.end_us),
+            window_bytes: inner.window.bytes(),
+            first_byte: first.map(|part| part.offset),
+            last_byte: last.map(|part| part.offset + part.len - 1),
+            viewers: self.viewers.load(Relaxed),
+            lagged: self.lagged.load(Relaxed),
+            discontinuities: inner.discontinuities,
+            received_bytes: inner.received_bytes,
+            init: inner.init.clone(),
+        }
+    }
+}
+
+/// A stream at one moment.
+pub struct Status {
+    pub state: State,
+    pub publisher: Option<Publisher>,
+    pub from_us: Option<i64>,
+    pub to_us: Option<i64>,
+    pub window_bytes: u64,
+    pub first_byte: Option<u64>,
+    pub last_byte: Option<u64>,
+    pub viewers: u64,
+    pub lagged: u64,
+    pub discontinuities: u64,
+    pub received_bytes: u64,
+    pub init: Option<Arc<Init>>,
+}
+
+impl Inner {
+    fn wake(&mut self) {
+        for (_, waker) in self.wakers.drain() {
+            waker.wake();
+        }
+    }
+}
+
+/// The right to append to a stream. Dropping it without [`Publication::finish`] leaves the stream waiting.
+pub struct Publication {
+    stream: Arc<Stream>,
+    epoch: u64,
+    init: Option<Arc<Init>>,
+    /// What is added to each track's decode times; worked out at the first fragment.
+    shifts: Option<Vec<(u32, i64)>>,
+    finished: bool,
+}
+
+impl Publication {
+    /// Takes what the parser found.
+    pub fn take(&mut self, event: Event) -> Result<(), PublishError> {
+        match event {
+            Event::Init(init) => {
+                self.shifts = None;
+                self.init = Some(init);
+                Ok(())
+            }
+            Event::Fragment(fragment) => self.append(fragment),
+        }
+    }
+
+    /// Notes that the publisher is still there, between two fragments.
+    pub fn alive(&self, bytes: u64) {
+        let mut inner = self.stream.lock();
+        inner.last_byte = Instant::now();
+        inner.received_bytes += bytes;
+    }
+
+    fn append(&mut self, mut fragment: Fragment) -> Result<(), PublishError> {
+        let Some(init) = self.init.clone() else { return Ok(()) };
+        if fragment.runs.is_empty() {
+            return Ok(());
+        }
+        let mut inner = self.stream.lock();
+        if inner.epoch != self.epoch {
+            return Err(PublishError::TakenOver);
+        }
+        if inner.state == State::Ended {
+            return Err(PublishError::Ended);
+        }
+        let first_of_all = inner.next_number == 0;
+        if first_of_all && !fragment.keyframe {
+            // Nothing could be decoded from it.
+            return Ok(());
+        }
+        let changed = inner.init.as_ref().is_some_and(|old| !old.same_coding(&init));
+        let joined = self.shifts.is_some() && !changed;
+        if !joined {
+            inner.discontinuities += u64::from(!first_of_all);
+            self.shifts = Some(shifts(&fragment, &init, inner.end_us, first_of_all));
+        }
+        let shifts = self.shifts.as_deref().unwrap_or_default();
+        if shifts.iter().any(|(_, shift)| *shift != 0) {
+            fragment.rope[0] = shift_times(&fragment.rope[0], shifts)?;
+        }
+        let (start_us, end_us) = span_us(&fragment, &init, shifts);
+        if inner.init.as_ref().is_none_or(|old| changed || old.bytes.is_empty()) {
+            inner.next_offset += init.bytes.len() as u64;
+            inner.init = Some(Arc::clone(&init));
+        }
+        let current = inner.init.clone().unwrap_or(init);
+        let part = Part {
+            number: inner.next_number,
+            offset: inner.next_offset,
+            len: fragment.len,
+            rope: fragment.rope,
+            start_us,
+            end_us,
+            keyframe: fragment.keyframe,
+            init: current,
+        };
+        inner.next_number += 1;
+        inner.next_offset += fragment.len;
+        inner.end_us = inner.end_us.max(end_us);
+        let bounds = self.stream.bounds;
+        inner.window.push(Arc::new(part), bounds);
+        inner.wake();
+        Ok(())
+    }
+
+    /// The publisher said that this was all: the stream ends.
+    pub fn finish(mut self) {
+        self.finished = true;
+        self.stream.end();
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        let mut inner = self.stream.lock();
+        if !self.finished && inner.epoch == self.epoch && inner.state == State::Live {
+            inner.state = State::Waiting;
+            inner.publisher = None;
+            inner.left = Some(Instant::now());
+        }
+    }
+}
+
+/// What each track's times are moved by, so that the publication goes on where the stream stands. A stream's first
+/// publication keeps its times.
+fn shifts(fragment: &Fragment, init: &Init, end_us: i64, first_of_all: bool) -> Vec<(u32, i64)> {
+    let earliest_us = fragment.runs.iter().map(|run| ticks_to_us(run.start, run.timescale)).min().unwrap_or(0);
+    let move_us = if first_of_all || earliest_us >= end_us { 0 } else { end_us - earliest_us };
+    fragment.runs.iter().map(|run| (init.track_id(run.track), us_to_ticks(move_us, run.timescale))).collect()
+}
+
+fn span_us(fragment: &Fragment, init: &Init, shifts: &[(u32, i64)]) -> (i64, i64) {
+    let shifted = |track: usize, ticks: i64| {
+        let id = init.track_id(track);
+        ticks.saturating_add(shifts.iter().find(|(t, _)| *t == id).map_or(0, |(_, shift)| *shift))
+    };
+    let runs = || fragment.runs.iter();
+    let start = runs().map(|run| ticks_to_us(shifted(run.track, run.start), run.timescale)).min().unwrap_or(0);
+    let end = runs().map(|run| ticks_to_us(shifted(run.track, run.end), run.timescale)).max().unwrap_or(0);
+    (start, end)
+}
+
+fn ticks_to_us(ticks: i64, timescale: u32) -> i64 {
+    i64::try_from(i128::from(ticks) * 1_000_000 / i128::from(timescale.max(1))).unwrap_or(i64::MAX)
+}
+
+fn us_to_ticks(us: i64, timescale: u32) -> i64 {
+    // Rounded up: the first new sample may not begin before the last old one ends.
+    let ticks = i128::from(us) * i128::from(timescale);
+    i64::try_from(ticks.div_euclid(1_000_000) + i128::from(ticks.rem_euclid(1_000_000) > 0)).unwrap_or(i64::MAX)
+}
+
+/// A viewer's place in a stream.
+pub struct Cursor {
+    stream: Arc<Stream>,
+    id: u64,
+    next: Option<u64>,
+    init: Option<Arc<Init>>,
+    back_us: Option<i64>,
+    lags: u32,
+}
+
+/// What a viewer gets next.
+pub enum Next {
+    /// Play this first.
+    Init(Arc<Init>),
+    Part(Arc<Part>),
+    /// The stream has ended, its coding changed, or this viewer is too slow.
+    End,
+}
+
+impl Cursor {
+    /// The next thing to send; pending until there is one.
+    pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Next> {
+        let stream = Arc::clone(&self.stream);
+        let mut inner = stream.lock();
+        let part = match self.next {
+            None => self.join(&inner.window),
+            Some(next) => self.follow(&inner.window, next),
+        };
+        let Some(part) = part else {
+            if inner.state == State::Ended {
+                return Poll::Ready(Next::End);
+            }
+            inner.wakers.insert(self.id, cx.waker().clone());
+            return Poll::Pending;
+        };
+        drop(inner);
+        match &self.init {
+            None => {
+                self.init = Some(Arc::clone(&part.init));
+                self.next = Some(part.number);
+                Poll::Ready(Next::Init(Arc::clone(&part.init)))
+            }
+            // A body has one init segment: a player must ask again.
+            Some(init) if !Arc::ptr_eq(init, &part.init) => Poll::Ready(Next::End),
+            Some(_) if self.lags > LAGS_MAX => Poll::Ready(Next::End),
+            Some(_) => {
+                self.next = Some(part.number + 1);
+                Poll::Ready(Next::Part(part))
+            }
+        }
+    }
+
+    fn join(&self, window: &Window) -> Option<Arc<Part>> {
+        let last_us = window.last()?.end_us;
+        match self.back_us {
+            None => window.newest_keyframe().cloned(),
+            Some(back) => window.keyframe_at(last_us.saturating_sub(back)).cloned(),
+        }
+    }
+
+    /// The next part, or the newest keyframe if that one has left the window.
+    fn follow(&mut self, window: &Window, next: u64) -> Option<Arc<Part>> {
+        if window.first().is_some_and(|first| first.number > next) {
+            self.lags += 1;
+            self.stream.lagged.fetch_add(1, Relaxed);
+            return window.newest_keyframe().cloned();
+        }
+        window.get(next).cloned()
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.stream.viewers.fetch_sub(1, Relaxed);
+        self.stream.lock().wakers.remove(&self.id);
+    }
+}

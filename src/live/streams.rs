@@ -1,0 +1,77 @@
+//! All streams by name. A stream appears when somebody publishes it, and goes some time after it has ended.
+
+use super::stream::{Publication, PublishError, Stream};
+use super::window::Bounds;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How streams behave; all of it is configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveConfig {
+    pub window: Bounds,
+    pub streams_max: usize,
+    /// How long a publisher may be gone before its stream ends.
+    pub reconnect_window: Duration,
+}
+
+pub struct Streams {
+    config: LiveConfig,
+    by_name: Mutex<BTreeMap<String, Arc<Stream>>>,
+}
+
+impl Streams {
+    pub fn new(config: LiveConfig) -> Self {
+        Self { config, by_name: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Stream>>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All streams, sorted by name.
+    pub fn list(&self) -> Vec<Arc<Stream>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Stream>> {
+        self.lock().get(name).cloned()
+    }
+
+    /// Takes a stream for one publication, making it if it is not there or has ended.
+    pub fn publish(&self, name: &str, address: SocketAddr) -> Result<Publication, PublishError> {
+        let mut streams = self.lock();
+        if let Some(stream) = streams.get(name) {
+            match stream.publish(address) {
+                Err(PublishError::Ended) => {}
+                outcome => return outcome,
+            }
+        }
+        if !streams.contains_key(name) && streams.len() >= self.config.streams_max {
+            return Err(PublishError::TooMany { max: self.config.streams_max });
+        }
+        let stream = Stream::new(name.to_owned(), self.config.window);
+        streams.insert(name.to_owned(), Arc::clone(&stream));
+        stream.publish(address)
+    }
+
+    /// Ends a stream; false when there is none.
+    pub fn end(&self, name: &str) -> bool {
+        let Some(stream) = self.get(name) else { return false };
+        stream.end();
+        true
+    }
+
+    /// Ends streams whose publisher stayed away. Called every now and then.
+    pub fn tidy(&self) {
+        for stream in self.list() {
+            stream.end_if_left(self.config.reconnect_window);
+        }
+    }
+
+    /// Ends all of them: the server drains.
+    pub fn end_all(&self) {
+        self.list().iter().for_each(|stream| stream.end());
+    }
+}

@@ -1,0 +1,88 @@
+//! The window of a stream: the newest parts, bounded by time and by bytes. Old parts are dropped whole, never
+//! overwritten; a viewer that still sends one keeps it alive.
+//!
+//! PURE: parts in, parts out; no clock, no locks.
+
+use crate::media::mp4::arrival::Init;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The smallest unit that viewers get.
+pub struct Part {
+    /// Counts from 0 in the stream's life.
+    pub number: u64,
+    /// Offset of the first byte since the stream began, init segments included.
+    pub offset: u64,
+    pub len: u64,
+    pub rope: Vec<Bytes>,
+    /// Start and end in microseconds of the stream.
+    pub start_us: i64,
+    pub end_us: i64,
+    /// Decoding can begin here.
+    pub keyframe: bool,
+    /// What it was coded with; another one than the part before means that players start anew.
+    pub init: Arc<Init>,
+}
+
+/// The parts that can still be read.
+#[derive(Default)]
+pub struct Window {
+    parts: VecDeque<Arc<Part>>,
+    bytes: u64,
+}
+
+/// How much a window keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub duration_us: i64,
+    pub bytes: u64,
+}
+
+impl Window {
+    /// Appends a part and drops the oldest ones beyond the bounds; the newest part always stays.
+    pub fn push(&mut self, part: Arc<Part>, bounds: Bounds) {
+        self.bytes += part.len;
+        let newest_end = part.end_us;
+        self.parts.push_back(part);
+        while self.parts.len() > 1 {
+            let Some(oldest) = self.parts.front() else { break };
+            let kept_us = newest_end.saturating_sub(oldest.end_us);
+            if self.bytes <= bounds.bytes && kept_us < bounds.duration_us {
+                break;
+            }
+            self.bytes -= oldest.len;
+            self.parts.pop_front();
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn first(&self) -> Option<&Arc<Part>> {
+        self.parts.front()
+    }
+
+    pub fn last(&self) -> Option<&Arc<Part>> {
+        self.parts.back()
+    }
+
+    /// The part with a number; `None` when it is no longer there, or not yet.
+    pub fn get(&self, number: u64) -> Option<&Arc<Part>> {
+        let first = self.parts.front()?.number;
+        self.parts.get(usize::try_from(number.checked_sub(first)?).ok()?)
+    }
+
+    /// The newest part at which decoding can begin.
+    pub fn newest_keyframe(&self) -> Option<&Arc<Part>> {
+        self.parts.iter().rev().find(|part| part.keyframe)
+    }
+
+    /// The last keyframe part that starts at or before a time; the oldest keyframe part if all are later.
+    pub fn keyframe_at(&self, time_us: i64) -> Option<&Arc<Part>> {
+        let end = self.parts.partition_point(|part| part.start_us <= time_us);
+        let before = self.parts.iter().take(end).rev().find(|part| part.keyframe);
+        before.or_else(|| self.parts.iter().find(|part| part.keyframe))
+    }
+}
