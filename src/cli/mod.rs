@@ -28,7 +28,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serve a library of videos
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Serve an embedded sample video and print every URL worth opening
     Demo(demo::Arguments),
     /// Say what a file contains, or where a moment of it lies
@@ -41,7 +41,7 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     // A closed pipe (`weir inspect … | head`) ends quietly: Rust ignores SIGPIPE, writes then fail and are dropped.
     match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     }

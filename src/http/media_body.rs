@@ -203,7 +203,7 @@ mod tests {
     use std::io::Write;
 
     fn numbered_file(bytes: usize) -> (tempfile::NamedTempFile, Arc<MappedFile>, Vec<u8>) {
-        let content: Vec<u8> = (0..bytes).map(|n| (n * 31 >> 3) as u8).collect();
+        let content: Vec<u8> = (0..bytes).map(|n| ((n * 31) >> 3) as u8).collect();
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(&content).expect("written");
         let mapped = MappedFile::open(file.path()).expect("mapped");

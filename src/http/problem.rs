@@ -20,13 +20,14 @@ pub struct Problem {
     pub title: Option<&'static str>,
     /// Of this occurrence.
     pub detail: String,
-    pub extensions: Map<String, Value>,
-    pub fields: HeaderMap,
+    /// Boxed, as the fields are: every handler returns a `Result` with a problem in it.
+    pub extensions: Box<Map<String, Value>>,
+    pub fields: Box<HeaderMap>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, title: None, detail: detail.into(), extensions: Map::new(), fields: HeaderMap::new() }
+        Self { status, title: None, detail: detail.into(), extensions: Box::default(), fields: Box::default() }
     }
 
     /// Adds a member for programs (RFC 9457 §3.2). The standard members cannot be overwritten.
@@ -159,7 +160,7 @@ impl Problem {
         body.insert("title".to_owned(), title.into());
         body.insert("status".to_owned(), self.status.as_u16().into());
         body.insert("detail".to_owned(), self.detail.as_str().into());
-        for (name, value) in &self.extensions {
+        for (name, value) in self.extensions.iter() {
             body.entry(name.as_str()).or_insert_with(|| value.clone());
         }
         Value::Object(body)
@@ -173,7 +174,7 @@ impl Problem {
         *response.status_mut() = self.status;
         let length = HeaderValue::from(response.body().len());
         let fields = response.headers_mut();
-        *fields = self.fields;
+        *fields = *self.fields;
         fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         fields.insert(CONTENT_LENGTH, length);
         fields.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

@@ -12,8 +12,8 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Format of the head. Another version is rebuilt in silence: it is what an upgrade leaves.
 const VERSION: u32 = 1;
@@ -31,7 +31,8 @@ const KIND_MALFORMED: u32 = 3;
 
 /// What the cache holds for a video.
 pub(super) enum Cached {
-    Index(Index, u64),
+    /// And its length in bytes.
+    Index(Arc<Index>, u64),
     None(NoIndex),
 }
 
@@ -122,7 +123,7 @@ impl Cache {
         if kind == KIND_INDEX {
             let size = body.len() as u64;
             let index = Index::open(body).map_err(|error| Unusable::Corrupt(error.to_string()))?;
-            return Ok(Cached::Index(index, size));
+            return Ok(Cached::Index(Arc::new(index), size));
         }
         let (text, sum) = body.split_at_checked(body.len().wrapping_sub(4)).ok_or_else(|| corrupt("no reason"))?;
         if sum != crc32fast::hash(text).to_le_bytes() {

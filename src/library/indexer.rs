@@ -177,7 +177,7 @@ impl Inner {
                 let bytes = entry.len() as u64;
                 let index = Index::open(Bytes::from(entry));
                 let index = index.map_err(|error| IndexError::Malformed(error.to_string()))?;
-                Ok(self.keep(video, index, bytes))
+                Ok(self.keep(video, Arc::new(index), bytes))
             }
             Err(IndexError::Unsupported(text)) => Err(self.learn_none(video, NoIndex::Unsupported(text))),
             Err(IndexError::Malformed(text)) => Err(self.learn_none(video, NoIndex::Malformed(text))),
@@ -201,9 +201,8 @@ impl Inner {
         }
     }
 
-    fn keep(&self, video: &Arc<Video>, index: Index, bytes: u64) -> Arc<Index> {
+    fn keep(&self, video: &Arc<Video>, index: Arc<Index>, bytes: u64) -> Arc<Index> {
         let _ = video.known.set(Known::Ready(Arc::new(index.summary().clone())));
-        let index = Arc::new(index);
         video.index.put(Arc::clone(&index), self.indexes.tick());
         self.indexes.add(video, bytes);
         index

@@ -236,7 +236,7 @@ mod tests {
         for length in first..whole.len() as u64 {
             fs::write(&path, &whole[..length as usize]).expect("written");
             let (journal, ranges) = Journal::open(&path).expect("read").expect("a header");
-            let expected = if length < second { vec![10..100] } else { vec![10..20, 30..100] };
+            let expected = if length < second { std::iter::once(10..100).collect() } else { vec![10..20, 30..100] };
             assert_eq!(ranges.missing(100), expected, "cut at {length}");
             assert_eq!(fs::metadata(&path).expect("there").len(), journal.end, "the tail is cut off");
         }

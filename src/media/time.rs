@@ -397,7 +397,7 @@ impl Counting {
             legal.frames = last_frame;
         }
         let dropped = self.dropped_per_minute() as u32;
-        if legal.seconds == 0 && legal.minutes % 10 != 0 {
+        if legal.seconds == 0 && !legal.minutes.is_multiple_of(10) {
             legal.frames = legal.frames.max(dropped);
         }
         legal

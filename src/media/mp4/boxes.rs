@@ -95,10 +95,6 @@ pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
     array(bytes, at).map_or(0, u16::from_be_bytes)
 }
 
-pub(crate) fn be24(bytes: &[u8], at: usize) -> u32 {
-    array(bytes, at).map_or(0, |[a, b, c]: [u8; 3]| u32::from_be_bytes([0, a, b, c]))
-}
-
 pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
     array(bytes, at).map_or(0, u32::from_be_bytes)
 }

@@ -221,11 +221,6 @@ impl Fragment {
         self.runs.iter().all(|run| run.count == 0)
     }
 
-    /// All samples; `dts` is where the track's previous fragment ended.
-    pub(crate) fn cursor<'a>(&'a self, moof: &'a [u8], dts: i64, video: bool) -> FragmentCursor<'a> {
-        self.cursor_at(moof, Place::start(dts), video)
-    }
-
     pub(crate) fn cursor_at<'a>(&'a self, moof: &'a [u8], place: Place, video: bool) -> FragmentCursor<'a> {
         FragmentCursor { moof, fragment: self, place, video }
     }
@@ -320,8 +315,10 @@ mod tests {
         ]
         .concat();
         let fragments = parse(&moof, 1000, &TRACKS).expect("well-formed");
-        let video: Vec<_> =
-            fragments[0].cursor(&moof, 0, true).map(|s| (s.offset, s.size, s.dts, s.cts_offset, s.sync)).collect();
+        let video: Vec<_> = fragments[0]
+            .cursor_at(&moof, Place::start(0), true)
+            .map(|s| (s.offset, s.size, s.dts, s.cts_offset, s.sync))
+            .collect();
         let expected = [
             (1300, 100, 5000, 0, true),
             (1400, 100, 5512, 0, false),
@@ -329,7 +326,8 @@ mod tests {
             (1511, 13, 6536, -512, false),
         ];
         assert_eq!(video, expected);
-        let audio: Vec<_> = fragments[1].cursor(&moof, 77, false).map(|s| (s.offset, s.dts, s.sync)).collect();
+        let audio: Vec<_> =
+            fragments[1].cursor_at(&moof, Place::start(77), false).map(|s| (s.offset, s.dts, s.sync)).collect();
         assert_eq!(audio, [(1524, 77, true), (1531, 1101, true), (1538, 2125, true)]);
         assert_eq!(fragments[1].claim(), Claim { samples: 3, unwritten: 3 });
     }
