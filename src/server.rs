@@ -10,13 +10,15 @@ use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
 use crate::library::{self, Library, LibraryConfig};
+use crate::live::window::Bounds;
+use crate::live::{LiveConfig, Streams};
 use crate::net::{Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
 use crate::store::Pool;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// A server that is up.
@@ -61,6 +63,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let traffic = Arc::new(Traffic::default());
     let edge = Arc::new(Edge {
         library,
+        streams: Streams::new(live_config(&config)),
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
         read_pool: Pool::new("read", config.read_threads),
@@ -123,6 +126,24 @@ fn library_config(config: &Config) -> LibraryConfig {
     }
 }
 
+fn live_config(config: &Config) -> LiveConfig {
+    let duration_us = i64::try_from(config.window_seconds.0.as_micros()).unwrap_or(i64::MAX);
+    LiveConfig {
+        window: Bounds { duration_us, bytes: config.window_bytes.0 },
+        streams_max: config.streams_max,
+        reconnect_window: config.reconnect_window.0,
+    }
+}
+
+/// Ends streams whose publisher stayed away, and all of them when the server drains.
+async fn tidy_streams(edge: Arc<Edge>) {
+    const EVERY: Duration = Duration::from_millis(250);
+    while tokio::time::timeout(EVERY, edge.drain.cancelled()).await.is_err() {
+        edge.streams.tidy();
+    }
+    edge.streams.end_all();
+}
+
 /// One thread, one runtime and one listener per core; all share the edge.
 fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) -> io::Result<Cores> {
     let peers = Arc::new(Peers::new(edge.config.peer_requests_per_second));
@@ -151,7 +172,11 @@ fn start_admin(
         let service = AdminService::new(routes.clone(), token.clone());
         let service = move |_| service.clone();
         let server = Server { service, limits: limits(&edge.config), traffic: Arc::default(), drain: end.clone() };
-        move || ended(server.run(listener))
+        let edge = Arc::clone(edge);
+        move || async move {
+            tokio::spawn(tidy_streams(edge));
+            ended(server.run(listener)).await;
+        }
     });
     Cores::start("admin", false, tasks.collect())
 }

@@ -93,6 +93,18 @@ pub struct Settings {
     /// Memory and mappings for opened indexes [default: 256 MiB]
     #[arg(long, env = "WEIR_INDEX_BYTES_MAX", value_name = "SIZE")]
     pub index_bytes_max: Option<ByteSize>,
+    /// How much of a live stream can be read back, in time [default: 60 s]
+    #[arg(long, env = "WEIR_WINDOW_SECONDS", value_name = "TIME")]
+    pub window_seconds: Option<Span>,
+    /// How much of a live stream can be read back, in memory [default: 256 MiB]
+    #[arg(long, env = "WEIR_WINDOW_BYTES", value_name = "SIZE")]
+    pub window_bytes: Option<ByteSize>,
+    /// How long a publisher may be gone before its stream ends [default: 10 s]
+    #[arg(long, env = "WEIR_RECONNECT_WINDOW", value_name = "TIME")]
+    pub reconnect_window: Option<Span>,
+    /// Live streams at most; one more is answered 503 [default: 256]
+    #[arg(long, env = "WEIR_STREAMS_MAX", value_name = "N")]
+    pub streams_max: Option<usize>,
     /// Threads that wait for the disk on behalf of viewers [default: 8]
     #[arg(long, env = "WEIR_READ_THREADS", value_name = "N")]
     pub read_threads: Option<usize>,
@@ -133,6 +145,10 @@ pub struct Config {
     pub upload_expiry: Span,
     pub poll_interval: Span,
     pub index_bytes_max: ByteSize,
+    pub window_seconds: Span,
+    pub window_bytes: ByteSize,
+    pub reconnect_window: Span,
+    pub streams_max: usize,
     pub read_threads: usize,
 }
 
@@ -174,6 +190,10 @@ impl Default for Config {
             upload_expiry: Span::from_secs(24 * 3600),
             poll_interval: Span::from_secs(0),
             index_bytes_max: ByteSize(256 << 20),
+            window_seconds: Span::from_secs(60),
+            window_bytes: ByteSize(256 << 20),
+            reconnect_window: Span::from_secs(10),
+            streams_max: 256,
             read_threads: 8,
         }
     }
@@ -236,6 +256,10 @@ impl Settings {
             upload_expiry,
             poll_interval,
             index_bytes_max,
+            window_seconds,
+            window_bytes,
+            reconnect_window,
+            streams_max,
             read_threads,
         );
         config.check()?;

@@ -3,6 +3,7 @@
 use super::credentials::WriteKey;
 use crate::config::Config;
 use crate::library::Library;
+use crate::live::Streams;
 use crate::observe::metrics::Metrics;
 use crate::store::Pool;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Edge {
     pub config: Config,
     pub library: Library,
+    pub streams: Streams,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
     /// Where viewers' page faults and index look-ups wait for the disk.

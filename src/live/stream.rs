@@ -308,7 +308,7 @@ impl Drop for Publication {
 fn shifts(fragment: &Fragment, init: &Init, end_us: i64, first_of_all: bool) -> Vec<(u32, i64)> {
     let earliest_us = fragment.runs.iter().map(|run| ticks_to_us(run.start, run.timescale)).min().unwrap_or(0);
     let move_us = if first_of_all || earliest_us >= end_us { 0 } else { end_us - earliest_us };
-    fragment.runs.iter().map(|run| (init.track_id(run.track), us_to_ticks(move_us, run.timescale))).collect()
+    init.timescales().map(|(id, timescale)| (id, us_to_ticks(move_us, timescale))).collect()
 }
 
 fn span_us(fragment: &Fragment, init: &Init, shifts: &[(u32, i64)]) -> (i64, i64) {

@@ -99,12 +99,14 @@ impl Init {
         self.movie.traks.get(track).map_or(0, |trak| trak.id)
     }
 
+    /// (`track_ID`, timescale) of each track.
+    pub fn timescales(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.movie.traks.iter().map(|trak| (trak.id, trak.timescale.get()))
+    }
+
     fn tracks(&self) -> Vec<FragmentTrack> {
-        let of = |trak: &moov::Trak| FragmentTrack {
-            id: trak.id,
-            defaults: trak.defaults,
-            video: &trak.handler == b"vide",
-        };
+        let of =
+            |trak: &moov::Trak| FragmentTrack { id: trak.id, defaults: trak.defaults, video: &trak.handler == b"vide" };
         self.movie.traks.iter().map(of).collect()
     }
 
@@ -157,7 +159,12 @@ impl Arrival {
         let size = match be32(&head, 0) {
             1 if got < 16 => return Ok(None),
             1 => be64(&head, 8),
-            0 => return Err(wrong(format!("a {} box of unknown size, which a live stream cannot have", printable(kind)))),
+            0 => {
+                return Err(wrong(format!(
+                    "a {} box of unknown size, which a live stream cannot have",
+                    printable(kind)
+                )));
+            }
             size => u64::from(size),
         };
         let limit = match &kind {

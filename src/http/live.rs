@@ -1,0 +1,190 @@
+//! `/live`: publishing, watching, and what there is.
+
+use super::answer::{Answer, Body, Call, empty, json};
+use super::live_body::LiveBody;
+use super::problem::Problem;
+use super::query::Query;
+use crate::live::{Publication, PublishError, State, Stream};
+use crate::media::mp4::arrival::Arrival;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Names of routes below `/live/{name}`, which are no names of tracks or streams.
+const RESERVED: [&str; 4] = ["stream", "file", "index.m3u8", "master.m3u8"];
+/// Longest name of a stream.
+const NAME_BYTES_MAX: usize = 128;
+/// How far back `at` may reach, in seconds.
+const BACK_SECONDS_MAX: f64 = 7.0 * 86_400.0;
+
+/// `GET /live`
+pub fn list(call: &Call) -> Answer {
+    let streams: Vec<Value> = call.edge.streams.list().iter().map(|stream| describe(stream)).collect();
+    json(&Value::Array(streams), "no-store")
+}
+
+/// `GET /live/{name}`
+pub fn one(call: &Call) -> Answer {
+    let stream = find(call)?;
+    json(&describe(&stream), "no-store")
+}
+
+/// `GET /live/{name}/stream`
+pub fn stream(call: &Call) -> Answer {
+    let stream = find(call)?;
+    let query = Query::parse(call.uri.query())?;
+    let back = query.decimal_in("at", -BACK_SECONDS_MAX..=0.0)?;
+    let mut response = Response::new(Body::Empty);
+    if call.method == http::Method::GET {
+        let cursor = stream.view(back.map(|seconds| (-seconds * 1e6) as i64));
+        *response.body_mut() = Body::Live(Box::new(LiveBody::new(cursor, Arc::clone(&call.conn))));
+    }
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// `PUT, POST /live/{name}`
+pub async fn publish(call: Call) -> Answer {
+    let conn = Arc::clone(&call.conn);
+    let answer = receive(call).await;
+    if answer.is_err() {
+        conn.linger();
+    }
+    answer
+}
+
+async fn receive(mut call: Call) -> Answer {
+    call.authorize()?;
+    let name = name(&call)?.to_owned();
+    let mut publication: Option<Publication> = None;
+    let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+    let stall = call.edge.config.stall_limit.0;
+    loop {
+        let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).await else {
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
+        };
+        let bytes = match frame {
+            // The final chunk: the publisher is done. A probe without a byte publishes nothing.
+            None => break,
+            Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        if bytes.is_empty() {
+            continue;
+        }
+        let publication = match &mut publication {
+            Some(publication) => publication,
+            none => none.insert(call.edge.streams.publish(&name, call.conn.peer).map_err(publish_problem)?),
+        };
+        publication.alive(bytes.len() as u64);
+        take(publication, &mut arrival, bytes, &mut events)?;
+    }
+    if let Some(publication) = publication {
+        publication.finish();
+    }
+    Ok(empty(StatusCode::OK))
+}
+
+fn take(
+    publication: &mut Publication,
+    arrival: &mut Arrival,
+    bytes: Bytes,
+    events: &mut Vec<crate::media::mp4::arrival::Event>,
+) -> Result<(), Problem> {
+    let pushed = arrival.push(bytes, events);
+    for event in events.drain(..) {
+        publication.take(event).map_err(publish_problem)?;
+    }
+    pushed.map_err(|error| publish_problem(error.into()))
+}
+
+/// `DELETE /live/{name}`
+pub fn end(call: &Call) -> Answer {
+    call.authorize()?;
+    if call.edge.streams.end(name(call)?) {
+        Ok(empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(Problem::not_found("there is no live stream with this name; /live lists them"))
+    }
+}
+
+fn publish_problem(error: PublishError) -> Problem {
+    let text = error.to_string();
+    match error {
+        PublishError::Busy | PublishError::TakenOver | PublishError::Ended => Problem::conflict(text),
+        PublishError::TooMany { .. } => Problem::unavailable(text, 30),
+        PublishError::Broken(broken) if broken.position == 0 => Problem::unsupported_media_type(text),
+        PublishError::Broken(_) => Problem::bad_request(text),
+    }
+}
+
+fn name(call: &Call) -> Result<&str, Problem> {
+    let name = call.uri.path().split('/').nth(2).unwrap_or_default();
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    if !first || name.len() > NAME_BYTES_MAX || !name.bytes().all(legal) || RESERVED.contains(&name) {
+        return Err(Problem::bad_request(
+            "a stream's name is a letter or digit, then up to 127 letters, digits, '.', '_' or '-'",
+        ));
+    }
+    Ok(name)
+}
+
+fn find(call: &Call) -> Result<Arc<Stream>, Problem> {
+    let missing = || Problem::not_found("there is no live stream with this name; /live lists them");
+    call.edge.streams.get(name(call)?).ok_or_else(missing)
+}
+
+fn describe(stream: &Stream) -> Value {
+    let status = stream.status();
+    let seconds = |us: Option<i64>| us.map(|us| us as f64 / 1e6);
+    let state = match status.state {
+        State::Live => "live",
+        State::Waiting => "waiting",
+        State::Ended => "ended",
+    };
+    let publisher = status
+        .publisher
+        .map(|publisher| json!({ "address": publisher.address.to_string(), "since": rfc3339(publisher.since) }));
+    json!({
+        "name": stream.name(),
+        "state": state,
+        "container": "mp4",
+        "window": {
+            "from": seconds(status.from_us), "to": seconds(status.to_us), "bytes": status.window_bytes,
+            "first_byte": status.first_byte, "last_byte": status.last_byte,
+        },
+        "publisher": publisher,
+        "viewers": status.viewers,
+        "lagged": status.lagged,
+        "discontinuities": status.discontinuities,
+        "received_bytes": status.received_bytes,
+        "links": { "stream": format!("/live/{}/stream", stream.name()) },
+    })
+}
+
+/// `2026-11-22T15:44:00Z`: an HTTP date has the calendar already.
+fn rfc3339(time: SystemTime) -> Option<String> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let date = super::conditional::http_date(time)?;
+    // Sun, 22 Nov 2026 15:44:00 GMT
+    let month = MONTHS.iter().position(|month| date.get(8..11) == Some(month))? + 1;
+    Some(format!("{}-{month:02}-{}T{}Z", date.get(12..16)?, date.get(5..7)?, date.get(17..25)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn dates_of_rfc_3339() {
+        // date -u -d @1795362240 +%FT%TZ
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1_795_362_240)).as_deref(), Some("2026-11-22T15:44:00Z"));
+    }
+}
