@@ -8,6 +8,7 @@ mod bad_input;
 mod chunks;
 mod hostile_files;
 mod index_mp4;
+mod index_mp4_large;
 mod index_ts;
 mod library;
 mod library_changes;

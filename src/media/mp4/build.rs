@@ -4,6 +4,7 @@
 //! Reads box headers, `moov`, `moof` and timecode samples; never the rest of an `mdat`.
 
 use super::boxes::Broken;
+use super::condense::condense;
 use super::derived;
 use super::fragments::{self, Fragment, Place};
 use super::moov::{self, Movie};
@@ -14,8 +15,10 @@ use super::{Parts, frames, timecode};
 use crate::media::ReadAt;
 use crate::media::index::BuildError;
 
-/// The `moov` is kept in memory while the index is built.
-const MOOV_MAX: u64 = 60 << 20;
+/// A `moov` up to this size is kept as it lies in the file; a larger one is condensed.
+const WHOLE_MAX: u64 = 32 << 20;
+/// What is kept of a `moov`; all of it is in memory while the index is built.
+const MOOV_MAX: usize = 48 << 20;
 /// Top-level boxes of one file.
 const BOXES_MAX: u64 = 64 << 20;
 /// Samples of a group of fragments after which a new one begins, and samples between kept cuts.
@@ -66,19 +69,20 @@ pub(crate) fn is_mp4(src: &dyn ReadAt) -> std::io::Result<bool> {
 pub(crate) fn build(src: &dyn ReadAt, out: &mut Vec<u8>) -> Result<(Parts, Built), BuildError> {
     let (moov_offset, header) = find_moov(src)?;
     let body_len = header.size - header.len;
-    let declared_len = body_len.checked_add(header.len).filter(|_| body_len <= MOOV_MAX);
-    if declared_len.is_none() {
-        let what = format!("a moov of {body_len} bytes; up to {MOOV_MAX} are indexed");
-        return Err(BuildError::Malformed { what, offset: moov_offset });
-    }
     let body_offset = moov_offset + header.len;
-    out.extend_from_slice(&body_len.to_le_bytes());
+    out.extend_from_slice(&[0; 8]);
     out.extend_from_slice(&body_offset.to_le_bytes());
     let moov_at = out.len();
     let out_of_memory = |_| std::io::Error::from(std::io::ErrorKind::OutOfMemory);
-    out.try_reserve_exact(body_len as usize + 64 * 1024).map_err(out_of_memory)?;
-    out.resize(moov_at + body_len as usize, 0);
-    src.read_exact_at(body_offset, &mut out[moov_at..])?;
+    if body_len <= WHOLE_MAX {
+        out.try_reserve_exact(body_len as usize + 64 * 1024).map_err(out_of_memory)?;
+        out.resize(moov_at + body_len as usize, 0);
+        src.read_exact_at(body_offset, &mut out[moov_at..])?;
+    } else {
+        condense(src, (body_offset, body_offset + body_len), out, MOOV_MAX)?;
+    }
+    let kept_len = (out.len() - moov_at) as u64;
+    out[moov_at - 16..moov_at - 8].copy_from_slice(&kept_len.to_le_bytes());
     let broken = |broken: Broken| BuildError::Malformed { what: broken.what, offset: body_offset + broken.at as u64 };
     let movie = moov::parse(&out[moov_at..]).map_err(broken)?;
     let moov = moov_at..out.len();

@@ -221,6 +221,7 @@ impl Fragment {
         self.runs.iter().all(|run| run.count == 0)
     }
 
+    /// The samples from `place` on.
     pub(crate) fn cursor_at<'a>(&'a self, moof: &'a [u8], place: Place, video: bool) -> FragmentCursor<'a> {
         FragmentCursor { moof, fragment: self, place, video }
     }

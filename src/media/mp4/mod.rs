@@ -8,6 +8,7 @@
 pub mod arrival;
 pub(crate) mod boxes;
 pub(crate) mod build;
+pub(crate) mod condense;
 pub(crate) mod derived;
 pub(crate) mod describe;
 pub(crate) mod fmp4;

@@ -4,6 +4,7 @@
 //! entry. Must not know frames, timecode or edit semantics.
 
 use super::boxes::{BoxRef, Broken, be16, be32, be64, children, find, kind_at};
+use super::condense::{PACKED_CTTS, PACKED_STSZ, PACKED_STTS};
 use std::num::NonZeroU32;
 use std::ops::Range;
 
@@ -17,6 +18,9 @@ const EDITS_MAX: u32 = 4096;
 pub(crate) struct Rows {
     pub(crate) at: usize,
     pub(crate) count: u32,
+    /// Of `stts` and `ctts`: 0 for pairs (count, value) as in the file, else rows of one 16-bit number for one
+    /// sample, to be multiplied by this; see `condense`.
+    pub(crate) scale: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub(crate) enum Sizes {
         size: u32,
         count: u32,
     },
-    /// `bits` per row: 4, 8, 16 or 32.
+    /// `bits` per row: 4, 8, 16, 24 or 32.
     Table {
         rows: Rows,
         bits: u8,
@@ -255,6 +259,13 @@ fn parse_table(bytes: &[u8], child: BoxRef, trak: &mut Trak) -> Result<(), Broke
         b"stss" => trak.stss = Some(rows(bytes, &child, 4)?),
         b"stco" => (trak.chunks, trak.chunks_wide) = (rows(bytes, &child, 4)?, false),
         b"co64" => (trak.chunks, trak.chunks_wide) = (rows(bytes, &child, 8)?, true),
+        PACKED_STTS => trak.stts = packed_rows(bytes, &child)?,
+        PACKED_CTTS => trak.ctts = packed_rows(bytes, &child)?,
+        PACKED_STSZ => {
+            need(&child, 8)?;
+            let rows = fitting(&child, 8, be32(bytes, child.body.start + 4), 24)?;
+            trak.sizes = Sizes::Table { rows, bits: 24 };
+        }
         b"stsz" => {
             need(&child, 12)?;
             let (size, count) = (be32(bytes, child.body.start + 4), be32(bytes, child.body.start + 8));
@@ -284,13 +295,19 @@ fn rows(bytes: &[u8], table: &BoxRef, width: u64) -> Result<Rows, Broken> {
     fitting(table, 8, be32(bytes, table.body.start + 4), width * 8)
 }
 
+fn packed_rows(bytes: &[u8], table: &BoxRef) -> Result<Rows, Broken> {
+    need(table, 12)?;
+    let rows = fitting(table, 12, be32(bytes, table.body.start + 4), 16)?;
+    Ok(Rows { scale: be32(bytes, table.body.start + 8).max(1), ..rows })
+}
+
 fn fitting(table: &BoxRef, header: usize, count: u32, bits: u64) -> Result<Rows, Broken> {
     let room = (table.body.len() - header) as u64;
     if (u64::from(count) * bits).div_ceil(8) > room {
         let what = format!("{} claims {count} entries in {room} bytes", super::boxes::printable(table.kind));
         return Err(Broken::new(what, table.start));
     }
-    Ok(Rows { at: table.body.start + header, count })
+    Ok(Rows { at: table.body.start + header, count, scale: 0 })
 }
 
 fn parse_elst(bytes: &[u8], elst: Range<usize>) -> Result<Vec<Edit>, Broken> {

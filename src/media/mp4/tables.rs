@@ -3,7 +3,7 @@
 //! The tables stay as the file has them (big-endian, run-length); beside them lie skip tables with one row per
 //! [`SKIP`] rows, so that any lookup reads at most a few KiB. Must not know edits, frames or fragments.
 
-use super::boxes::{Broken, be16, be32, be64};
+use super::boxes::{Broken, be16, be24, be32, be64};
 use super::derived::Section;
 use super::moov::{Rows, Sizes, Trak};
 
@@ -53,7 +53,7 @@ pub(crate) fn measure(moov: &[u8], trak: &Trak, file_size: u64) -> Result<SkipVa
         if row % SKIP == 0 {
             values.stts.extend([samples, dts as u64]);
         }
-        let (count, delta) = pair(moov, trak.stts, row);
+        let (count, delta) = stts_row(moov, trak.stts, row);
         // Both factors are 32-bit, so the product fits; the sum is bounded by the check.
         samples = samples.saturating_add(u64::from(count));
         dts = i64::try_from(u64::from(count) * u64::from(delta))
@@ -68,7 +68,7 @@ pub(crate) fn measure(moov: &[u8], trak: &Trak, file_size: u64) -> Result<SkipVa
         if row % SKIP == 0 {
             values.ctts.push(samples);
         }
-        samples += u64::from(pair(moov, trak.ctts, row).0);
+        samples += u64::from(ctts_row(moov, trak.ctts, row).0);
     }
     if matches!(trak.sizes, Sizes::Table { .. }) {
         let mut bytes = 0u64;
@@ -115,8 +115,20 @@ fn check_stss(moov: &[u8], trak: &Trak) -> Result<(), Broken> {
     Ok(())
 }
 
-fn pair(moov: &[u8], rows: Rows, row: usize) -> (u32, u32) {
-    (be32(moov, rows.at + row * 8), be32(moov, rows.at + row * 8 + 4))
+/// Samples and value of a row of `stts`.
+fn stts_row(moov: &[u8], rows: Rows, row: usize) -> (u32, u32) {
+    match rows.scale {
+        0 => (be32(moov, rows.at + row * 8), be32(moov, rows.at + row * 8 + 4)),
+        scale => (1, u32::from(be16(moov, rows.at + row * 2)).wrapping_mul(scale)),
+    }
+}
+
+/// Samples and value of a row of `ctts`; the value is signed, whatever the version: so writers use it.
+fn ctts_row(moov: &[u8], rows: Rows, row: usize) -> (u32, u32) {
+    match rows.scale {
+        0 => stts_row(moov, rows, row),
+        scale => (1, (be16(moov, rows.at + row * 2) as i16 as i32 as u32).wrapping_mul(scale)),
+    }
 }
 
 fn stsc_field(moov: &[u8], trak: &Trak, row: usize, field: usize) -> u32 {
@@ -146,6 +158,7 @@ fn size_of(moov: &[u8], sizes: Sizes, sample: u64) -> u32 {
         }
         Sizes::Table { rows, bits: 8 } => u32::from(moov.get(rows.at + sample).copied().unwrap_or(0)),
         Sizes::Table { rows, bits: 16 } => u32::from(be16(moov, rows.at + sample * 2)),
+        Sizes::Table { rows, bits: 24 } => be24(moov, rows.at + sample * 3),
         Sizes::Table { rows, .. } => be32(moov, rows.at + sample * 4),
     }
 }
@@ -248,7 +261,7 @@ impl<'a> Tables<'a> {
         let mut row = (skip * SKIP).min(rows.saturating_sub(1));
         let stop = row.saturating_add(2 * SKIP).min(rows);
         loop {
-            let (count, delta) = pair(self.moov, self.trak.stts, row);
+            let (count, delta) = stts_row(self.moov, self.trak.stts, row);
             let inside = sample.saturating_sub(before);
             // The last row goes on for ever: some files have more samples than stts covers.
             if inside < u64::from(count) || row + 1 >= stop {
@@ -268,7 +281,7 @@ impl<'a> Tables<'a> {
         let mut before = self.skips.ctts.get(self.entry, skip, 0);
         let rows = self.trak.ctts.count as usize;
         for row in skip * SKIP..rows.min(skip.saturating_add(2) * SKIP) {
-            let (count, value) = pair(self.moov, self.trak.ctts, row);
+            let (count, value) = ctts_row(self.moov, self.trak.ctts, row);
             let inside = sample.saturating_sub(before);
             if inside < u64::from(count) {
                 return Run { row, left: count - inside as u32, value };
@@ -331,8 +344,8 @@ impl Iterator for TableCursor<'_> {
             return None;
         }
         let (moov, trak) = (self.tables.moov, self.tables.trak);
-        advance_rows(moov, trak.stts, &mut self.stts, true);
-        advance_rows(moov, trak.ctts, &mut self.ctts, false);
+        advance_rows(moov, trak.stts, &mut self.stts, stts_row, true);
+        advance_rows(moov, trak.ctts, &mut self.ctts, ctts_row, false);
         let sync = match trak.stss {
             None => true,
             Some(stss) => {
@@ -383,11 +396,13 @@ impl TableCursor<'_> {
     }
 }
 
+type RowReader = fn(&[u8], Rows, usize) -> (u32, u32);
+
 /// Moves to the row that covers the next sample. At the end of the table the last value stays (`hold`), or 0.
-fn advance_rows(moov: &[u8], rows: Rows, run: &mut Run, hold: bool) {
+fn advance_rows(moov: &[u8], rows: Rows, run: &mut Run, read: RowReader, hold: bool) {
     while run.left == 0 && run.row + 1 < rows.count as usize {
         run.row += 1;
-        (run.left, run.value) = pair(moov, rows, run.row);
+        (run.left, run.value) = read(moov, rows, run.row);
     }
     if run.left == 0 {
         run.left = u32::MAX;
