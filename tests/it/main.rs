@@ -12,6 +12,7 @@ mod index_mp4_large;
 mod index_ts;
 mod library;
 mod library_changes;
+mod live;
 mod ranges;
 mod seek;
 mod tidy;
