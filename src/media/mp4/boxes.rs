@@ -96,7 +96,7 @@ pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
 }
 
 pub(crate) fn be24(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 3).map_or(0, |b| u32::from_be_bytes([0, b[0], b[1], b[2]]))
+    array(bytes, at).map_or(0, |[a, b, c]: [u8; 3]| u32::from_be_bytes([0, a, b, c]))
 }
 
 pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
