@@ -5,8 +5,7 @@ use super::live_body::LiveBody;
 use super::problem::Problem;
 use super::query::Query;
 use crate::live::{Publication, PublishError, State, Stream};
-use crate::media::mp4::arrival::Arrival;
-use bytes::Bytes;
+use crate::media::mp4::arrival::{Arrival, Wrong};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -74,33 +73,25 @@ async fn receive(mut call: Call) -> Answer {
             Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
-        if bytes.is_empty() {
-            continue;
+        let received = bytes.len() as u64;
+        let pushed = arrival.push(bytes, &mut events);
+        for event in events.drain(..) {
+            // The stream is taken with the first thing that is one: what cannot be parsed publishes nothing.
+            let publication = match &mut publication {
+                Some(publication) => publication,
+                none => none.insert(call.edge.streams.publish(&name, call.conn.peer).map_err(publish_problem)?),
+            };
+            publication.take(event).map_err(publish_problem)?;
         }
-        let publication = match &mut publication {
-            Some(publication) => publication,
-            none => none.insert(call.edge.streams.publish(&name, call.conn.peer).map_err(publish_problem)?),
-        };
-        publication.alive(bytes.len() as u64);
-        take(publication, &mut arrival, bytes, &mut events)?;
+        if let Some(publication) = &publication {
+            publication.alive(received);
+        }
+        pushed.map_err(|error| publish_problem(error.into()))?;
     }
     if let Some(publication) = publication {
         publication.finish();
     }
     Ok(empty(StatusCode::OK))
-}
-
-fn take(
-    publication: &mut Publication,
-    arrival: &mut Arrival,
-    bytes: Bytes,
-    events: &mut Vec<crate::media::mp4::arrival::Event>,
-) -> Result<(), Problem> {
-    let pushed = arrival.push(bytes, events);
-    for event in events.drain(..) {
-        publication.take(event).map_err(publish_problem)?;
-    }
-    pushed.map_err(|error| publish_problem(error.into()))
 }
 
 /// `DELETE /live/{name}`
@@ -118,8 +109,11 @@ fn publish_problem(error: PublishError) -> Problem {
     match error {
         PublishError::Busy | PublishError::TakenOver | PublishError::Ended => Problem::conflict(text),
         PublishError::TooMany { .. } => Problem::unavailable(text, 30),
-        PublishError::Broken(broken) if broken.position == 0 => Problem::unsupported_media_type(text),
-        PublishError::Broken(_) => Problem::bad_request(text),
+        PublishError::Broken(broken) => match broken.kind {
+            Wrong::Format => Problem::unsupported_media_type(format!("{text}; send fragmented MP4")),
+            Wrong::NoInit => Problem::precondition_failed(text),
+            Wrong::Broken => Problem::bad_request(text),
+        },
     }
 }
 

@@ -61,6 +61,18 @@ pub enum Event {
 pub struct ArrivalError {
     pub what: String,
     pub position: u64,
+    pub kind: Wrong,
+}
+
+/// What the publisher can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Send something else: this is not the format.
+    Format,
+    /// Send the init segment first.
+    NoInit,
+    /// Mend the stream.
+    Broken,
 }
 
 /// The parser of one publication.
@@ -132,11 +144,12 @@ impl Arrival {
             if self.have < size {
                 break;
             }
-            let at = self.position;
+            let (at, no_init) = (self.position, self.init.is_none() && matches!(&kind, b"moof" | b"mdat"));
             let rope = self.take(size);
             self.boxed(kind, rope, events).map_err(|broken| {
                 let what = format!("{} in the {} box", broken.what, printable(kind));
-                ArrivalError { what, position: at + broken.at as u64 }
+                let kind = if no_init { Wrong::NoInit } else { Wrong::Broken };
+                ArrivalError { what, position: at + broken.at as u64, kind }
             })?;
         }
         Ok(())
@@ -149,7 +162,8 @@ impl Arrival {
 
     /// Kind and size of the box at the front, once its header is there.
     fn header(&self) -> Result<Option<([u8; 4], u64)>, ArrivalError> {
-        let wrong = |what: String| ArrivalError { what, position: self.position };
+        let kind = if self.position == 0 { Wrong::Format } else { Wrong::Broken };
+        let wrong = |what: String| ArrivalError { what, position: self.position, kind };
         let mut head = [0u8; 16];
         let got = self.peek(&mut head);
         if got < 8 {
@@ -289,7 +303,7 @@ impl Arrival {
 /// Adds `shift` ticks per track to the decode times of a `moof`; a copy of the box with `tfdt` rewritten.
 /// `shifts` are (track id, ticks).
 pub fn shift_times(moof: &Bytes, shifts: &[(u32, i64)]) -> Result<Bytes, ArrivalError> {
-    let failed = |broken: Broken| ArrivalError { what: broken.what, position: broken.at as u64 };
+    let failed = |broken: Broken| ArrivalError { what: broken.what, position: broken.at as u64, kind: Wrong::Broken };
     let mut copy = BytesMut::from(&moof[..]);
     for child in children(moof, 8..moof.len()) {
         let child = child.map_err(failed)?;
@@ -316,6 +330,7 @@ pub fn shift_times(moof: &Bytes, shifts: &[(u32, i64)]) -> Result<Bytes, Arrival
                 return Err(ArrivalError {
                     what: "a 32-bit tfdt cannot hold the time of a stream this long".to_owned(),
                     position: time.start as u64,
+                    kind: Wrong::Broken,
                 });
             };
             copy[time.start + 4..time.start + 8].copy_from_slice(&moved.to_be_bytes());
