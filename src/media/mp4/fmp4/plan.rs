@@ -50,7 +50,7 @@ struct Planner<'a> {
     head_bytes: u64,
     timecode: Option<TimecodeSample>,
     source_range: Range<u64>,
-    /// End of what was taken of the leading track, in its ticks.
+    /// When the last picture taken of the leading track has been shown, in its ticks.
     end: i64,
 }
 
@@ -109,10 +109,11 @@ impl Planner<'_> {
         let timescale = self.walks[0].track.timescale;
         let (mut fragment_dts, mut description) = (0, None);
         let mut taken = 0;
-        // Lowest composition offset so far: from it follows when no later sample can be presented in time.
-        let mut lowest_offset = 0;
+        // Lowest distance of presentation from decoding so far: from it follows when no later sample is in time.
+        let mut lowest_offset = i64::MAX;
         while let Some(sample) = self.peek(0)? {
-            lowest_offset = lowest_offset.min(i64::from(sample.cts_offset));
+            let presented = i64::from(sample.cts_offset).saturating_sub(self.walks[0].track.media_time);
+            lowest_offset = lowest_offset.min(presented);
             if !is_before(sample.dts.saturating_add(lowest_offset), timescale, cut.end) {
                 break;
             }
@@ -127,7 +128,8 @@ impl Planner<'_> {
             }
             taken += self.take_others(sample.dts, timescale)? + 1;
             self.take(0, &sample);
-            self.end = self.end.max(sample.dts.saturating_add(i64::from(sample.duration)));
+            let presented_to = sample.dts.saturating_add(presented).saturating_add(i64::from(sample.duration));
+            self.end = self.end.max(presented_to);
             if taken > SAMPLES_MAX {
                 let limit = format!("a chunk has at most {SAMPLES_MAX} samples; ask for less");
                 return Err(SeekError::Unanswerable(limit));
