@@ -57,26 +57,21 @@ impl Rope {
         Self { pieces: tail, len: taken }
     }
 
-    /// The bytes from `at` on, as many as there are.
-    fn peek<const N: usize>(&self, mut at: u64) -> [u8; N] {
-        let mut out = [0; N];
-        let mut got = 0;
-        for piece in &self.pieces {
-            let len = piece.len() as u64;
-            if at >= len {
-                at -= len;
-                continue;
+    /// Where each whole packet begins, and its first six bytes.
+    fn heads(&self) -> impl Iterator<Item = (u64, [u8; 6])> + '_ {
+        let (mut piece, mut offset) = (0, 0);
+        (0..self.len / PACKET as u64).map(move |n| {
+            while self.pieces.get(piece).is_some_and(|p| offset >= p.len()) {
+                offset -= self.pieces[piece].len();
+                piece += 1;
             }
-            let rest = &piece[at as usize..];
-            let n = rest.len().min(N - got);
-            out[got..got + n].copy_from_slice(&rest[..n]);
-            got += n;
-            at = 0;
-            if got == N {
-                break;
-            }
-        }
-        out
+            let behind = self.pieces.get(piece + 1..).unwrap_or_default().iter().flat_map(|p| p.iter());
+            let here = self.pieces.get(piece).and_then(|p| p.get(offset..)).unwrap_or_default();
+            let mut head = [0; 6];
+            head.iter_mut().zip(here.iter().chain(behind)).for_each(|(to, from)| *to = *from);
+            offset += PACKET;
+            (n * PACKET as u64, head)
+        })
     }
 }
 
@@ -84,37 +79,34 @@ impl Rope {
 /// packets, and takes it off the list. A packet with an adaptation field is replaced by a changed copy; in front of one
 /// without, a packet is put that has nothing else. Gives the bytes that were written.
 pub fn mark_discontinuity(rope: &mut Rope, pids: &mut Vec<u16>) -> u64 {
-    let mut marked = Rope::default();
-    let mut written = 0;
-    let mut at = 0;
-    while at + PACKET as u64 <= rope.len && !pids.is_empty() {
-        let head: [u8; 6] = rope.peek(at);
-        let pid = u16::from(head[1] & 0x1f) << 8 | u16::from(head[2]);
-        let Some(found) = pids.iter().position(|p| *p == pid) else {
-            at += PACKET as u64;
-            continue;
-        };
-        pids.swap_remove(found);
-        let mut rest = rope.split_off(at);
-        marked.append(std::mem::take(rope));
-        if head[3] & 0x20 != 0 && head[4] > 0 {
-            let mut copy = BytesMut::from(&rest.peek::<PACKET>(0)[..]);
-            copy[5] |= 0x80;
-            marked.push(copy.freeze());
-            rest = rest.split_off(PACKET as u64);
-        } else {
-            marked.push(Bytes::copy_from_slice(&bare_discontinuity(pid, head[3])));
-            let behind = rest.split_off(PACKET as u64);
-            marked.append(rest);
-            rest = behind;
+    let mut found = Vec::new();
+    for (at, head) in rope.heads() {
+        if pids.is_empty() {
+            break;
         }
-        written += PACKET as u64;
-        *rope = rest;
-        at = 0;
+        let pid = u16::from(head[1] & 0x1f) << 8 | u16::from(head[2]);
+        if let Some(place) = pids.iter().position(|p| *p == pid) {
+            pids.swap_remove(place);
+            found.push((at, head, pid));
+        }
     }
-    marked.append(std::mem::take(rope));
-    *rope = marked;
-    written
+    for (at, head, pid) in found.iter().rev() {
+        let mut rest = rope.split_off(*at);
+        if head[3] & 0x20 != 0 && head[4] > 0 {
+            let behind = rest.split_off(PACKET as u64);
+            let mut copy = BytesMut::with_capacity(PACKET);
+            rest.pieces.iter().for_each(|piece| copy.extend_from_slice(piece));
+            if let Some(flags) = copy.get_mut(5) {
+                *flags |= 0x80;
+            }
+            rope.push(copy.freeze());
+            rope.append(behind);
+        } else {
+            rope.push(Bytes::copy_from_slice(&bare_discontinuity(*pid, head[3])));
+            rope.append(rest);
+        }
+    }
+    (found.len() * PACKET) as u64
 }
 
 /// A packet with an adaptation field and no payload. Its counter is that of the packet before the one with `control`.
