@@ -48,7 +48,10 @@ pub fn stream(call: &Call) -> Answer {
 /// `PUT, POST /live/{name}`
 pub async fn publish(call: Call) -> Answer {
     let conn = Arc::clone(&call.conn);
-    let answer = receive(call).await;
+    // A task of its own: a publisher that closes right behind its last byte cancels the request, and what it sent in
+    // time must still be read.
+    let receiving = tokio::spawn(receive(call)).await;
+    let answer = receiving.unwrap_or_else(|_| Err(Problem::unavailable("the publication was given up", 1)));
     if answer.is_err() {
         conn.linger();
     }
