@@ -209,7 +209,7 @@ fn a_publisher_that_dies_and_returns_goes_on_in_the_same_stream() {
                 let received = oracle::decode(&body);
                 let head = received.len() - sent.len();
                 assert!(head > 20 && received.ends_with(sent), "{name}: {} frames", received.len());
-                assert!(sent.starts_with(&received[..head]), "{name}: before the break");
+                assert!(are_some_of(&received[..head], sent), "{name}: before the break");
                 assert_eq!(after["discontinuities"], 1, "{name}");
                 let to = after["window"]["to"].as_f64().unwrap();
                 assert!((to - before - 4.0).abs() < 0.01, "{name}: from {before} to {to}");
@@ -237,6 +237,12 @@ fn a_stream_begins_at_its_first_keyframe() {
     let received = oracle::decode(&viewer);
     assert_eq!(received.len(), 88);
     assert!(sent.ends_with(&received));
+}
+
+/// In the same order. Where a publisher broke off, a picture may be missing whose successor came before it.
+fn are_some_of(received: &[String], sent: &[String]) -> bool {
+    let mut rest = sent.iter();
+    received.iter().all(|frame| rest.any(|sent| sent == frame))
 }
 
 /// The whole window of a stream that is ended on the way.
@@ -284,7 +290,7 @@ fn what_is_no_stream_is_refused_with_a_reason() {
     let sent = oracle::decode(&bytes);
     assert_eq!(state(&server, "cam")["state"], "waiting");
     let received = oracle::decode(&watch_ended(&server, &key));
-    assert!(received.len() >= sent.len() - 1 && sent.starts_with(&received), "{} frames", received.len());
+    assert!(received.len() >= sent.len() - 1 && are_some_of(&received, &sent), "{} frames", received.len());
     assert!(server.log().contains(&format!("at byte {}", bytes.len())));
     server.assert_alive("garbage");
 }

@@ -252,3 +252,232 @@ impl Arrival {
         (self.carried, self.pieces) = (0, Vec::new());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIDEO: u16 = 0x100;
+    const AUDIO: u16 = 0x101;
+    const PMT: u16 = 0x1000;
+
+    /// One transport packet; short payloads are stuffed by the adaptation field.
+    fn packet(pid: u16, unit_start: bool, counter: u8, payload: &[u8]) -> Vec<u8> {
+        let [high, low] = pid.to_be_bytes();
+        let mut out = vec![SYNC, high | u8::from(unit_start) << 6, low, 0x10 | counter & 15];
+        let room = PACKET - 4 - payload.len();
+        if room > 0 {
+            out[3] |= 0x20;
+            out.push((room - 1) as u8);
+            out.extend((1..room).map(|n| if n == 1 { 0 } else { 0xff }));
+        }
+        out.extend(payload);
+        out
+    }
+
+    fn section(table: u8, body: &[u8]) -> Vec<u8> {
+        let mut out = vec![table, 0xb0, (body.len() + 4) as u8];
+        out.extend(body);
+        // CRC-32/MPEG-2
+        let crc = out.iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte) << 24, |c, _| if c >> 31 == 1 { c << 1 ^ 0x04c1_1db7 } else { c << 1 })
+        });
+        out.extend(crc.to_be_bytes());
+        out.insert(0, 0);
+        out.resize(PACKET - 4, 0xff);
+        out
+    }
+
+    #[derive(Default)]
+    struct Muxer {
+        out: Vec<u8>,
+        counters: std::collections::HashMap<u16, u8>,
+        /// MPEG-2 pictures of another size.
+        width: u8,
+    }
+
+    impl Muxer {
+        fn put(&mut self, pid: u16, unit_start: bool, payload: &[u8]) {
+            let counter = self.counters.entry(pid).or_default();
+            self.out.extend(packet(pid, unit_start, *counter, payload));
+            *counter = (*counter + 1) & 15;
+        }
+
+        fn tables(&mut self) {
+            self.put(0, true, &section(0, &[0, 1, 0xc1, 0, 0, 0, 1, 0xf0, 0]));
+            let map = [0, 1, 0xc1, 0, 0, 0xe1, 0, 0xf0, 0, 0x02, 0xe1, 0, 0xf0, 0, 0x0f, 0xe1, 1, 0xf0, 0];
+            self.put(PMT, true, &section(2, &map));
+        }
+
+        fn pes(id: u8, pts: u64) -> Vec<u8> {
+            let p = |shift: u64, bits: u64| (pts >> shift & bits) as u8;
+            let stamp = [0x21 | p(30, 7) << 1, p(22, 255), p(15, 127) << 1 | 1, p(7, 255), p(0, 127) << 1 | 1];
+            [&[0, 0, 1, id, 0, 0, 0x80, 0x80, 5], &stamp[..]].concat()
+        }
+
+        /// A picture of three packets, and a packet of sound before its last one.
+        fn picture(&mut self, key: bool, pts: u64) {
+            let mut data = Self::pes(0xe0, pts & ((1 << 33) - 1));
+            if key {
+                data.extend([0, 0, 1, 0xb3, 0x14, self.width << 4, 0xf0, 0x13, 0xff, 0xff, 0xe0, 0x18]);
+            }
+            data.extend([0, 0, 1, 0, 0, if key { 8 } else { 16 }, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+            data.resize(400, 0x55);
+            self.put(VIDEO, true, &data[..184]);
+            self.put(VIDEO, false, &data[184..368]);
+            self.put(AUDIO, true, &Self::pes(0xc0, pts & ((1 << 33) - 1)));
+            self.put(VIDEO, false, &data[368..]);
+        }
+
+        /// 25 pictures a second, `gop` of them from keyframe to keyframe.
+        fn group(&mut self, first_pts: u64, gop: u64) {
+            for n in 0..gop {
+                if n == 0 {
+                    self.tables();
+                }
+                self.picture(n == 0, first_pts + n * 3600);
+            }
+        }
+    }
+
+    /// Bytes, keyframe, start, end and jump of each part; `None` is a new coding.
+    type Seen = Vec<Option<(Vec<u8>, bool, i64, i64, bool)>>;
+
+    fn run(data: &[u8], step: usize) -> (Seen, Arrival) {
+        let mut arrival = Arrival::new(500_000);
+        let mut events = Vec::new();
+        for piece in data.chunks(step) {
+            arrival.push(Bytes::copy_from_slice(piece), &mut events).expect("a stream");
+        }
+        arrival.finish(false, &mut events);
+        let seen = events.into_iter().map(|event| match event {
+            Event::Init(_) => None,
+            Event::Part(part) => {
+                let bytes = part.rope.into_pieces().concat();
+                Some((bytes, part.keyframe, part.start_us, part.end_us, part.jump))
+            }
+        });
+        (seen.collect(), arrival)
+    }
+
+    fn shape(seen: &Seen) -> Vec<(usize, bool, i64, i64)> {
+        let parts = seen.iter().flatten();
+        parts.map(|(bytes, keyframe, start, end, _)| (bytes.len() / PACKET, *keyframe, *start, *end)).collect()
+    }
+
+    #[test]
+    fn every_cut_of_the_buffers_gives_the_same_parts() {
+        let mut muxer = Muxer { width: 4, ..Muxer::default() };
+        muxer.picture(false, 86_400);
+        muxer.group(90_000, 20);
+        let garbage_at = muxer.out.len();
+        muxer.out.extend([0x47; 100]);
+        muxer.out.extend([0x11; 501]);
+        muxer.group(90_000 + 20 * 3600, 25);
+        let (whole, arrival) = run(&muxer.out, usize::MAX);
+        // Twelve pictures of 40 ms in 0.5 s, four packets each, and PAT and PMT in front of a keyframe.
+        let expected = [
+            (50, true, 1_000_000, 1_480_000),
+            (32, false, 1_480_000, 1_800_000),
+            (50, true, 1_800_000, 2_280_000),
+            (48, false, 2_280_000, 2_760_000),
+            (4, false, 2_760_000, 2_800_000),
+        ];
+        // The garbage begins with a sync byte: one packet's worth of it passes as a packet of some PID.
+        let mut found = shape(&whole);
+        found[1].0 -= found[1].0 - 32;
+        assert_eq!(found, expected);
+        assert_eq!(whole.iter().filter(|seen| seen.is_none()).count(), 1, "one coding");
+        assert!(arrival.skipped_bytes >= 601 - 188 && arrival.skipped_bytes <= 601, "{}", arrival.skipped_bytes);
+        assert!(arrival.copied_bytes < 3000, "{} bytes copied", arrival.copied_bytes);
+        for step in [1, 2, 47, 187, 188, 189, 376, 1000, 1316, garbage_at + 1] {
+            let (seen, _) = run(&muxer.out, step);
+            assert_eq!(shape(&seen), shape(&whole), "{step} bytes at a time");
+            assert!(seen == whole, "{step} bytes at a time");
+        }
+    }
+
+    #[test]
+    fn nothing_is_copied_that_does_not_straddle() {
+        let mut muxer = Muxer::default();
+        muxer.group(0, 50);
+        assert_eq!(run(&muxer.out, PACKET * 7).1.copied_bytes, 0);
+        // A buffer of 1,000 bytes ends within a packet, but for every 47th.
+        let straddlers = (1..=muxer.out.len() / 1000).filter(|n| n * 1000 % PACKET != 0).count();
+        assert_eq!(run(&muxer.out, 1000).1.copied_bytes, (straddlers * PACKET) as u64);
+    }
+
+    #[test]
+    fn tables_that_are_missing_in_front_of_a_keyframe_are_repeated() {
+        let mut muxer = Muxer::default();
+        muxer.group(0, 5);
+        muxer.picture(true, 5 * 3600);
+        let (seen, arrival) = run(&muxer.out, usize::MAX);
+        let parts: Vec<_> = seen.into_iter().flatten().collect();
+        assert_eq!(parts.len(), 2);
+        assert_eq!(parts[1].0[..2 * PACKET], muxer.out[..2 * PACKET], "PAT and PMT");
+        assert_eq!(parts[1].0[2 * PACKET..], muxer.out[muxer.out.len() - 4 * PACKET..]);
+        assert_eq!(arrival.copied_bytes, 2 * PACKET as u64);
+    }
+
+    #[test]
+    fn clocks_wrap_and_jump() {
+        let mut muxer = Muxer::default();
+        let wrap = 1_u64 << 33;
+        muxer.group(wrap - 2 * 3600, 5);
+        let (seen, _) = run(&muxer.out, usize::MAX);
+        let start = (wrap as i64 - 7200) * 100 / 9;
+        assert_eq!(shape(&seen), [(22, true, start, start + 200_000)]);
+        let mut muxer = Muxer::default();
+        muxer.group(90_000, 5);
+        muxer.group(0, 5);
+        muxer.group(100 * 90_000, 5);
+        let (seen, _) = run(&muxer.out, usize::MAX);
+        let times: Vec<_> = seen.iter().flatten().map(|(_, _, start, end, jump)| (*start, *end, *jump)).collect();
+        let expected = [(1_000_000, 1_200_000, false), (1_200_000, 1_400_000, true), (1_400_000, 1_600_000, true)];
+        assert_eq!(times, expected);
+    }
+
+    #[test]
+    fn a_changed_coding_is_seen() {
+        let mut muxer = Muxer { width: 4, ..Muxer::default() };
+        muxer.group(0, 5);
+        muxer.width = 5;
+        muxer.group(5 * 3600, 5);
+        muxer.group(10 * 3600, 5);
+        let (seen, _) = run(&muxer.out, 188);
+        let order: Vec<_> = seen.iter().map(Option::is_none).collect();
+        assert_eq!(order, [true, false, true, false, false]);
+    }
+
+    #[test]
+    fn a_publication_that_breaks_off_loses_the_picture_that_is_not_whole() {
+        let mut muxer = Muxer::default();
+        muxer.group(0, 5);
+        let mut arrival = Arrival::new(500_000);
+        let mut events = Vec::new();
+        let cut = muxer.out.len() - 100;
+        arrival.push(Bytes::copy_from_slice(&muxer.out[..cut]), &mut events).expect("a stream");
+        arrival.finish(false, &mut events);
+        let Some(Event::Part(part)) = events.pop() else { panic!("a part") };
+        assert_eq!((part.rope.len(), part.end_us), (18 * PACKET as u64, 160_000));
+    }
+
+    #[test]
+    fn what_is_no_stream_is_refused() {
+        let mut push = |data: &[u8]| {
+            let mut arrival = Arrival::new(500_000);
+            let mut events = Vec::new();
+            let mut pieces = data.chunks(10_000).map(|piece| arrival.push(Bytes::copy_from_slice(piece), &mut events));
+            pieces.find_map(Result::err).map(|broken| broken.position)
+        };
+        assert_eq!(push(&[0x11; 200_000]), Some(0));
+        let mut muxer = Muxer::default();
+        muxer.group(0, 5);
+        let whole = muxer.out.len() as u64;
+        muxer.out.extend([0x11; 200_000]);
+        assert_eq!(push(&muxer.out), Some(whole));
+        let no_tables = packet(VIDEO, true, 0, &[0; 184]).repeat(30_000);
+        assert!(push(&no_tables).is_some_and(|at| at.abs_diff(TABLES_MAX) < 10_000));
+    }
+}
