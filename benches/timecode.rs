@@ -1,4 +1,4 @@
-//! Shows what it costs to turn a timecode into a byte offset: the label alone, and the whole lookup in an index.
+//! Shows what a timecode costs before anything is looked up: its text, and its number (`benches/index.rs` has the rest).
 
 use divan::{Bencher, black_box};
 use weir::media::time::{Counting, Label, Rate};

@@ -13,7 +13,7 @@ use crate::ingest::tcp;
 use crate::library::{self, Library, LibraryConfig};
 use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Streams};
-use crate::net::{Cores, Limits, Listeners, Server, Traffic};
+use crate::net::{self, Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
 use crate::store::Pool;
 use std::io;
@@ -58,6 +58,7 @@ pub enum StartError {
 pub fn start(config: Config) -> Result<Running, StartError> {
     let started = Instant::now();
     let drain = CancellationToken::new();
+    check_file_limit(config.connections_max);
     let listeners = listen("listen", config.listen, config.core_count())?;
     let admin_listeners = listen("admin", config.admin, 1)?;
     let tcp_listeners = listen_tcp(&config)?;
@@ -99,6 +100,14 @@ impl Running {
         self.admin_end.cancel();
         let ingest = self.ingest_thread.join();
         self.admin_thread.join() && cores && ingest
+    }
+}
+
+fn check_file_limit(connections_max: usize) {
+    if let Some(files) = net::raise_file_limit()
+        && files < connections_max as u64
+    {
+        tracing::info!(files, connections_max, "the system allows fewer open files than connections");
     }
 }
 

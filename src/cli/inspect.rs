@@ -3,7 +3,7 @@
 use super::{fail, say};
 use crate::http::chunk::seek_json;
 use crate::media::index::{Index, Position, Seek, Summary, TrackKind};
-use crate::media::time::Label;
+use crate::media::time::{Label, TimeError};
 use crate::store::MappedFile;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             say!("{text}");
             ExitCode::SUCCESS
         }
-        Err(error) => fail(1, &format!("{}: {error}", arguments.file.display())),
+        Err(error) => {
+            let code = if error.is::<TimeError>() { super::USAGE } else { 1 };
+            fail(code, &format!("{}: {error}", arguments.file.display()))
+        }
     }
 }
 

@@ -45,8 +45,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn resolve(arguments: Arguments) -> Result<Config, ConfigError> {
-    let file = arguments.config.as_deref().map(Settings::from_file).transpose()?;
-    arguments.settings.resolve(file.unwrap_or_default())
+    arguments.settings.load(arguments.config.as_deref())
 }
 
 /// Prints the addresses, then waits for the signal and the drain.

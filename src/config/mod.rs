@@ -171,8 +171,10 @@ pub struct Config {
 pub enum ConfigError {
     #[error("cannot read {path}: {error}")]
     Read { path: PathBuf, error: std::io::Error },
-    #[error("{path}: {error}")]
-    Parse { path: PathBuf, error: toml::de::Error },
+    #[error("{path}: {error}{hint}")]
+    Parse { path: PathBuf, error: toml::de::Error, hint: String },
+    #[error("{path}, line {line}: {error}")]
+    At { path: PathBuf, line: usize, error: Box<ConfigError> },
     #[error("{key}: {problem}")]
     Value { key: &'static str, problem: String },
 }
@@ -230,10 +232,32 @@ fn default_state_dir() -> PathBuf {
 }
 
 impl Settings {
-    /// Reads a config file; an unknown key or a wrong type names line and key.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+    /// Reads the keys of a config file; an unknown key or a wrong type names line and key, and what the key is.
+    fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let line = error.span().and_then(|span| text.get(..span.start)).map_or(0, |before| before.lines().count());
+            let written = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+            let hint = hint(written.split('=').next().unwrap_or_default().trim());
+            ConfigError::Parse { path: path.to_owned(), error, hint }
+        })
+    }
+
+    /// Resolves flags and variables (`self`) over the keys of a file, if there is one, over the defaults. A value that
+    /// is wrong in the file is reported with its line.
+    pub fn load(self, file: Option<&Path>) -> Result<Config, ConfigError> {
+        let Some(path) = file else { return self.resolve(Self::default()) };
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.to_owned(), error })
+        let file = Self::from_text(&text, path)?;
+        self.resolve(file.clone()).map_err(|error| {
+            let ConfigError::Value { key, .. } = &error else { return error };
+            // With the file alone it is wrong too: then the flags are not to blame.
+            let is_of_file =
+                matches!(Self::default().resolve(file), Err(ConfigError::Value { key: k, .. }) if k == *key);
+            match line_of(&text, key).filter(|_| is_of_file) {
+                Some(line) => ConfigError::At { path: path.to_owned(), line, error: Box::new(error) },
+                None => error,
+            }
+        })
     }
 
     /// Resolves flags and variables (`self`) over a file's keys over the defaults.
@@ -287,6 +311,22 @@ impl Settings {
     }
 }
 
+/// What a key is and may be, in the words of `--help`, on a line of its own; empty for what is no key.
+fn hint(key: &str) -> String {
+    let command = <Settings as clap::Args>::augment_args(clap::Command::new("weir"));
+    let help = command.get_arguments().find(|argument| argument.get_id() == key).and_then(clap::Arg::get_help);
+    help.map(|help| format!("\n{key}: {help}")).unwrap_or_default()
+}
+
+/// The line, from 1, on which a key or its `_file` twin is set.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let sets = |line: &str| {
+        let name = line.split('=').next().unwrap_or_default().trim();
+        line.contains('=') && name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest == "_file")
+    };
+    text.lines().position(sets).map(|line| line + 1)
+}
+
 /// A secret given directly or by file; the earlier source wins, and within one source only one of the two may stand.
 fn secret(key: &'static str, sources: [(&Option<String>, &Option<PathBuf>); 2]) -> Result<Option<String>, ConfigError> {
     for (value, path) in sources {
@@ -304,6 +344,10 @@ fn secret(key: &'static str, sources: [(&Option<String>, &Option<PathBuf>); 2]) 
         };
         if found.is_empty() {
             return Err(ConfigError::Value { key, problem: "is empty; leave it out to have none".to_owned() });
+        }
+        // It must fit a header field in both schemes.
+        if !found.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(ConfigError::Value { key, problem: "printable ASCII characters without spaces".to_owned() });
         }
         return Ok(Some(found));
     }
@@ -342,7 +386,8 @@ impl Config {
             return wrong("tcp", "an address other than loopback lets anybody publish: tcp_public = true allows it");
         }
         let origin = self.cors_origin.as_str();
-        if !(origin.is_empty() || origin == "*" || origin.starts_with("http://") || origin.starts_with("https://")) {
+        let is_origin = origin.starts_with("http://") || origin.starts_with("https://");
+        if !(origin.is_empty() || origin == "*" || is_origin && origin.bytes().all(|b| b.is_ascii_graphic())) {
             return wrong("cors_origin", "*, an origin like https://example.org, or empty to turn CORS off");
         }
         if let Err(error) = self.log.parse::<tracing_subscriber::EnvFilter>() {
@@ -418,6 +463,24 @@ mod tests {
         assert!(size.contains("line 1") && size.contains("64 MiB"), "{size}");
         let admin = settings("admin = \"0.0.0.0:9090\"").resolve(Settings::default()).expect_err("needs a token");
         assert!(admin.to_string().contains("admin_token"), "{admin}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_found_in_the_file_or_among_the_flags() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "# limits\n\nconnections_max = 0\n").expect("written");
+        let load = |flags: &str| settings(flags).load(Some(file.path())).expect_err("wrong").to_string();
+        let text = load("");
+        let expected = format!("{}, line 3: connections_max: at least 1", file.path().display());
+        assert_eq!(text, expected);
+        std::fs::write(file.path(), "connections_max = 5\n").expect("written");
+        assert_eq!(load("connections_max = 0"), "connections_max: at least 1");
+        std::fs::write(file.path(), "\nlisten = 5\n").expect("written");
+        let text = load("");
+        assert!(text.contains("line 2") && text.contains("\nlisten: Media listener"), "{text}");
+        std::fs::write(file.path(), "write_key = \"two words\"\n").expect("written");
+        let text = load("");
+        assert!(text.ends_with("line 1: write_key: printable ASCII characters without spaces"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::live_body::LiveBody;
 use super::media_body::MediaBody;
 use super::problem::Problem;
 use super::state::Edge;
+use super::timing::Timing;
 use crate::net::Conn;
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
@@ -24,6 +25,7 @@ pub struct Call {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Incoming,
+    pub timing: Timing,
 }
 
 impl Call {

@@ -5,7 +5,7 @@ use super::id;
 use super::problem::Problem;
 use super::query::{Query, QueryError, invalid};
 use super::representation::{Content, Representation};
-use super::state::Edge;
+use super::timing::Stage;
 use super::videos::{self, seconds};
 use crate::library::Video;
 use crate::media::index::{Position, Seek, SeekError};
@@ -43,11 +43,11 @@ pub async fn chunk(call: &Call) -> Answer {
     if query.get("duration").is_some() {
         return Err(Problem::bad_request("duration goes with as=fmp4; a chunk of plain bytes has a size"));
     }
-    let file = videos::open(&video).await?;
+    let file = videos::open(call, &video).await?;
     let (offset, seek) = match &start {
         Start::Offset(offset) => (*offset, None),
         Start::Moment { position, .. } => {
-            let seek = resolve(&call.edge, &video, &file, *position).await?;
+            let seek = resolve(call, &video, &file, *position).await?;
             (seek.keyframe.offset, Some(seek))
         }
     };
@@ -81,8 +81,8 @@ pub async fn seek(call: &Call) -> Answer {
     let video = videos::find(call)?;
     let query = Query::parse(call.uri.query())?;
     let position = start(&query, &["timecode", "time", "frame"])?.position()?.1;
-    let file = videos::open(&video).await?;
-    let seek = resolve(&call.edge, &video, &file, position).await?;
+    let file = videos::open(call, &video).await?;
+    let seek = resolve(call, &video, &file, position).await?;
     json(&seek_json(video.id(), &seek), "no-cache")
 }
 
@@ -119,15 +119,16 @@ fn wrong(name: &'static str, text: &str, error: &impl ToString) -> QueryError {
 
 /// Finds a moment in the index: on this core where the tables are at hand, on a pool where the file must be read.
 pub async fn resolve(
-    edge: &Edge,
+    call: &Call,
     video: &Arc<Video>,
     file: &Arc<MappedFile>,
     position: Position,
 ) -> Result<Seek, Problem> {
-    let index = videos::index(edge, video).await?;
+    let _timed = call.timing.stage(Stage::Resolve);
+    let index = videos::index(&call.edge, video).await?;
     let found = if index.needs_source() {
         let file = Arc::clone(file);
-        let job = edge.read_pool.run(move || index.resolve(&*file, &position));
+        let job = call.edge.read_pool.run(move || index.resolve(&*file, &position));
         job.await.map_err(|_| Problem::unprocessable("the media is damaged: it could not be searched"))?
     } else {
         index.resolve(&**file, &position)

@@ -16,14 +16,16 @@ const REQUESTED: &str = "Range, If-Range, If-None-Match, If-Modified-Since, Cach
 /// Adds what the configured origin may see; an empty origin allows none. Added to every answer, asked for by a page or
 /// not: a cache may give the one that it stored to the other.
 pub fn allow(origin: &str, preflight: bool, headers: &mut HeaderMap) {
-    let Ok(value) = HeaderValue::try_from(origin) else { return };
     if origin.is_empty() {
         return;
     }
-    if origin != "*" {
+    if origin == "*" {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    } else {
+        let Ok(value) = HeaderValue::try_from(origin) else { return };
         headers.append(VARY, HeaderValue::from_static("Origin"));
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, value);
     }
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, value);
     if preflight {
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUESTED));

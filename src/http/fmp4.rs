@@ -7,6 +7,7 @@ use super::media_body::{Next, Pieces};
 use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::representation::{Content, Plan, Representation};
+use super::timing::Stage;
 use super::videos;
 use crate::library::Video;
 use crate::media::index::{Index, Position, SeekError, Until};
@@ -47,14 +48,19 @@ pub async fn chunk(
             (Until::Size(size), format!("size={size}"))
         }
     };
-    let file = videos::open(video).await?;
-    let index = videos::index(&call.edge, video).await?;
+    let file = videos::open(call, video).await?;
+    let index = {
+        let _timed = call.timing.stage(Stage::Resolve);
+        videos::index(&call.edge, video).await?
+    };
     let planning = {
         let (file, index) = (Arc::clone(&file), Arc::clone(&index));
         call.edge.read_pool.run(move || index.fmp4(&*file, &position, until))
     };
+    let timed = call.timing.stage(Stage::Plan);
     let planned =
         planning.await.map_err(|_| Problem::unprocessable("the media is damaged: it could not be planned"))?;
+    drop(timed);
     let (seek, chunk) = planned.map_err(seek_problem)?;
     let (fingerprint, total) = (chunk.fingerprint(), chunk.length());
     let version = videos::version(video);

@@ -24,6 +24,7 @@ pub mod range;
 pub mod representation;
 pub mod service;
 pub mod state;
+pub mod timing;
 pub mod upload;
 pub mod videos;
 
@@ -59,6 +60,11 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::LiveBody if read => live::stream(&call),
         Route::LiveStream => other_method(&method, PUBLISH),
         Route::Video => other_method(&method, READ_WRITE),
+        // `OPTIONS *` asks what the server as a whole can do (RFC 9110 §9.3.7).
+        Route::Other if method == Method::OPTIONS && call.uri.path() == "*" => other_method(&method, READ_WRITE),
+        Route::Other if method == Method::CONNECT => {
+            Err(Problem::not_implemented("this is no proxy; ask for a path with GET"))
+        }
         Route::Other => {
             Err(Problem::not_found(format!("nothing is at {}; the page at / lists what there is", call.uri.path())))
         }

@@ -10,11 +10,19 @@ use std::time::{Duration, Instant};
 
 /// Addresses remembered at most (about 4 MiB).
 const PEERS_MAX: usize = 65_536;
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Peers {
     /// Requests per second; 0 is no limit.
     rate: u32,
-    buckets: Mutex<HashMap<IpAddr, Bucket>>,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Default)]
+struct Buckets {
+    of: HashMap<IpAddr, Bucket>,
+    /// When full buckets were last looked for: all are walked through, so not for every newcomer.
+    swept: Option<Instant>,
 }
 
 struct Bucket {
@@ -36,13 +44,18 @@ impl Peers {
         let rate = f64::from(self.rate);
         let depth = rate * 2.0;
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= PEERS_MAX && !buckets.contains_key(&peer) {
-            buckets.retain(|_, b| b.tokens + now.saturating_duration_since(b.filled).as_secs_f64() * rate < depth);
-            if buckets.len() >= PEERS_MAX {
+        if buckets.of.len() >= PEERS_MAX && !buckets.of.contains_key(&peer) {
+            if buckets.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_INTERVAL) {
+                buckets.swept = Some(now);
+                let is_used =
+                    |b: &Bucket| b.tokens + now.saturating_duration_since(b.filled).as_secs_f64() * rate < depth;
+                buckets.of.retain(|_, bucket| is_used(bucket));
+            }
+            if buckets.of.len() >= PEERS_MAX {
                 return Ok(());
             }
         }
-        let bucket = buckets.entry(peer).or_insert(Bucket { tokens: depth, filled: now });
+        let bucket = buckets.of.entry(peer).or_insert(Bucket { tokens: depth, filled: now });
         let gained = now.saturating_duration_since(bucket.filled).as_secs_f64() * rate;
         bucket.tokens = (bucket.tokens + gained).min(depth);
         bucket.filled = now;
@@ -69,6 +82,19 @@ mod tests {
         let later = start + Duration::from_secs(1);
         assert_eq!((0..20).filter(|_| peers.admit_at(a, later).is_ok()).count(), 5);
         assert_eq!(peers.admit_at(a, later), Err(Duration::from_millis(200)));
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_the_number_of_addresses() {
+        let peers = Peers::new(1);
+        let start = Instant::now();
+        let address = |n: u32| IpAddr::from(n.to_be_bytes());
+        for n in 0..PEERS_MAX as u32 + 1000 {
+            assert!(peers.admit_at(address(n), start).is_ok());
+        }
+        assert_eq!(peers.buckets.lock().expect("whole").of.len(), PEERS_MAX);
+        assert!(peers.admit_at(address(u32::MAX), start + Duration::from_secs(10)).is_ok());
+        assert_eq!(peers.buckets.lock().expect("whole").of.len(), 1, "full buckets are forgotten");
     }
 
     #[test]

@@ -15,13 +15,14 @@ use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Header fields of an answer, so that their map is allocated once.
-const HEADERS: usize = 14;
+const HEADERS: usize = 12;
 
 /// Where a representation's bytes come from.
 #[derive(Clone)]
@@ -156,11 +157,26 @@ impl Representation {
     fn describe(self, headers: &mut HeaderMap) {
         headers.insert(ETAG, self.etag);
         headers.insert(CACHE_CONTROL, self.cache);
-        if let Some(date) = self.modified.and_then(http_date).and_then(|date| HeaderValue::try_from(date).ok()) {
+        if let Some(date) = self.modified.and_then(last_modified) {
             headers.insert(LAST_MODIFIED, date);
         }
         headers.extend(self.more);
     }
+}
+
+/// `Last-Modified`. Each core keeps the one it wrote last: viewers of one video ask for it again and again.
+fn last_modified(time: SystemTime) -> Option<HeaderValue> {
+    thread_local! {
+        static LAST: RefCell<Option<(SystemTime, HeaderValue)>> = const { RefCell::new(None) };
+    }
+    LAST.with_borrow_mut(|last| {
+        if let Some((_, value)) = last.as_ref().filter(|(of, _)| *of == time) {
+            return Some(value.clone());
+        }
+        let value = HeaderValue::try_from(http_date(time)?).ok()?;
+        *last = Some((time, value.clone()));
+        Some(value)
+    })
 }
 
 /// Pieces of a multipart body: its part headers, and between them ranges of the representation.

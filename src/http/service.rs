@@ -1,8 +1,8 @@
 //! What every request of the media listener passes, in this order:
 //! 1. it gets an id and a start time,
-//! 2. a head that is too long, or a peer that asks too often, is answered here,
+//! 2. a head that is too long or names no host, or a peer that asks too often, is answered here,
 //! 3. the route table answers,
-//! 4. CORS headers are added,
+//! 4. what every answer may carry is added: CORS, `Server-Timing`, the request id of an error,
 //! 5. when the last byte has been handed on, it is counted and logged, once.
 
 use super::answer::{Body, Call};
@@ -10,11 +10,13 @@ use super::cors;
 use super::peers::Peers;
 use super::problem::Problem;
 use super::state::Edge;
+use super::timing::Timing;
 use crate::net::Conn;
 use crate::observe::metrics::Route;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body::{Frame, SizeHint};
+use http::header::{CONNECTION, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::io;
@@ -45,19 +47,40 @@ impl EdgeService {
         if head_bytes(request) > limit {
             return Some(Problem::header_fields_too_large(format!("the head of a request may have {limit} bytes")));
         }
+        if let Some(problem) = wrong_host(request) {
+            return Some(problem);
+        }
         let wait = self.peers.admit(self.conn.peer.ip()).err()?;
-        Some(Problem::too_many_requests("this address asks too often", wait.as_secs() + 1))
+        let rate = self.edge.config.peer_requests_per_second;
+        let detail = format!("this address asks too often; {rate} requests per second are allowed");
+        Some(Problem::too_many_requests(detail, wait.as_secs() + 1))
     }
 }
 
-/// Steps 3 and 4.
+/// HTTP/1.1 asks for exactly one Host (RFC 9112 §3.2): two are read differently by the servers on a request's way.
+fn wrong_host(request: &Request<Incoming>) -> Option<Problem> {
+    match request.headers().get_all(HOST).iter().count() {
+        1 => None,
+        0 if request.version() < Version::HTTP_11 => None,
+        0 => Some(Problem::bad_request("the request has no Host field; HTTP/1.1 asks for one")),
+        _ => Some(Problem::bad_request("the request has several Host fields; send one")),
+    }
+}
+
+/// Step 3.
 async fn answer(route: Route, call: Call) -> Response<Body> {
-    let edge = Arc::clone(&call.edge);
-    let preflight = call.method == Method::OPTIONS;
-    let outcome = super::route(route, call).await;
-    let mut response = outcome.unwrap_or_else(|problem| problem.into_response().map(Body::Text));
-    cors::allow(&edge.config.cors_origin, preflight, response.headers_mut());
-    response
+    super::route(route, call).await.unwrap_or_else(refused)
+}
+
+fn refused(problem: Problem) -> Response<Body> {
+    problem.into_response().map(Body::Text)
+}
+
+/// Ends the connection after an answer that did not wait for its request's body: the client is told, and given the
+/// time to read the answer while it may still be sending (RFC 9112 §9.6).
+fn end_after(conn: &Conn, response: &mut Response<Body>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    conn.linger();
 }
 
 /// Bytes of the request line and the header fields.
@@ -74,21 +97,29 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut entry = Entry::begin(&self.edge, &self.conn, &request);
-        let refused = self.refuse(&request);
+        let problem = self.refuse(&request);
         let (edge, conn) = (Arc::clone(&self.edge), Arc::clone(&self.conn));
         Box::pin(async move {
-            let mut response = match refused {
-                Some(problem) => problem.into_response().map(Body::Text),
+            let has_body = !request.body().is_end_stream();
+            let (preflight, head) = (request.method() == Method::OPTIONS, request.method() == Method::HEAD);
+            let takes_body = request.method() == Method::PUT && entry.route == Route::Video;
+            let timing = Timing::new(edge.config.server_timing);
+            let mut response = match problem {
+                Some(problem) => refused(problem),
                 None => {
                     let (parts, body) = request.into_parts();
                     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
-                    answer(entry.route, Call { edge, conn, method, uri, headers, body }).await
+                    let (conn, timing) = (Arc::clone(&conn), timing.clone());
+                    answer(entry.route, Call { edge, conn, method, uri, headers, body, timing }).await
                 }
             };
             entry.status = response.status();
-            if entry.status.is_client_error() || entry.status.is_server_error() {
-                entry.put_id(&mut response);
+            if has_body && !(takes_body && entry.status.is_success()) {
+                end_after(&conn, &mut response);
             }
+            entry.describe(&mut response, preflight, &timing);
+            // hyper asks such a body for nothing.
+            entry.finished = head || response.body().is_end_stream();
             Ok(response.map(|inner| Logged { inner, entry }))
         })
     }
@@ -107,6 +138,11 @@ struct Entry {
     finished: bool,
 }
 
+/// The status of a request whose client left before there was an answer, as nginx logs it.
+fn gone() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 impl Entry {
@@ -120,15 +156,27 @@ impl Entry {
             id: edge.run_id.wrapping_add(REQUESTS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             line,
             route: Route::of(request.uri().path()),
-            status: StatusCode::OK,
+            status: gone(),
             sent_bytes: 0,
             finished: false,
         }
     }
 
-    fn put_id(&self, response: &mut Response<Body>) {
-        if let Ok(value) = HeaderValue::try_from(format!("{:016x}", self.id)) {
-            response.headers_mut().insert("request-id", value);
+    /// Step 4: the fields that every answer may have.
+    fn describe(&self, response: &mut Response<Body>, preflight: bool, timing: &Timing) {
+        let (status, headers) = (self.status, response.headers_mut());
+        let origin = &self.edge.config.cors_origin;
+        cors::allow(origin, preflight, headers);
+        if let Some(stages) = timing.header(self.started.elapsed()) {
+            headers.insert("server-timing", stages);
+            if let (false, Ok(origin)) = (origin.is_empty(), HeaderValue::try_from(origin)) {
+                headers.insert("timing-allow-origin", origin);
+            }
+        }
+        if (status.is_client_error() || status.is_server_error())
+            && let Ok(id) = HeaderValue::try_from(format!("{:016x}", self.id))
+        {
+            headers.insert("request-id", id);
         }
     }
 }
@@ -138,13 +186,13 @@ impl Drop for Entry {
         let took_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.edge.metrics.count_request(self.route, self.status.as_u16(), took_us);
         let Some((method, uri, peer)) = &self.line else { return };
-        let query = uri.query().map(without_key);
+        let query = uri.query().map(|query| without_key(shortened(query)));
         tracing::info!(
             target: REQUEST_LOG,
             id = format_args!("{:016x}", self.id),
             %peer,
             %method,
-            path = uri.path(),
+            path = shortened(uri.path()),
             query = query.as_deref(),
             status = self.status.as_u16(),
             bytes = self.sent_bytes,
@@ -153,6 +201,12 @@ impl Drop for Entry {
             "request"
         );
     }
+}
+
+/// A text of a client as far as a log line shows it.
+fn shortened(text: &str) -> &str {
+    const SHOWN_BYTES_MAX: usize = 1024;
+    &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)]
 }
 
 /// A query as it may be logged: the value of `key` is a secret.
@@ -200,6 +254,13 @@ impl http_body::Body for Logged {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_lines_are_bounded() {
+        assert_eq!(shortened("/videos"), "/videos");
+        assert_eq!(shortened(&"é".repeat(5000)).len(), 1024);
+        assert_eq!(shortened(&format!("x{}", "é".repeat(5000))).len(), 1023);
+    }
 
     #[test]
     fn a_key_in_a_query_is_not_logged() {

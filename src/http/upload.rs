@@ -24,17 +24,7 @@ use std::time::{Duration, SystemTime};
 const UPLOAD_MISSING: HeaderName = HeaderName::from_static("upload-missing");
 
 /// `PUT /videos/{id}`
-pub async fn put(call: Call) -> Answer {
-    let conn = Arc::clone(&call.conn);
-    let answer = received(call).await;
-    if answer.is_err() {
-        // The client may still be sending: without this, closing would reset the connection under its answer.
-        conn.linger();
-    }
-    answer
-}
-
-async fn received(mut call: Call) -> Answer {
+pub async fn put(mut call: Call) -> Answer {
     call.authorize()?;
     if call.headers.contains_key(CONTENT_ENCODING) {
         return Err(Problem::unsupported_media_type("send the video as it is, without Content-Encoding"));

@@ -6,6 +6,7 @@ use super::problem::Problem;
 use super::query::Query;
 use super::representation::{Content, Representation};
 use super::state::Edge;
+use super::timing::Stage;
 use crate::library::{FileError, IndexError, IndexState, NoIndex, Video};
 use crate::media::index::{Container, Index, Summary, Track, TrackKind};
 use crate::media::time::Seconds;
@@ -40,7 +41,7 @@ pub async fn one(call: &Call) -> Answer {
 /// `GET, HEAD /videos/{id}/file`
 pub async fn file(call: &Call) -> Answer {
     let video = find(call)?;
-    let file = open(&video).await?;
+    let file = open(call, &video).await?;
     let representation = Representation {
         content: Content::File(0..file.len()),
         content_type: content_type(&video),
@@ -55,12 +56,14 @@ pub async fn file(call: &Call) -> Answer {
 
 /// The video of an id, or 404.
 pub fn find(call: &Call) -> Result<Arc<Video>, Problem> {
+    let _timed = call.timing.stage(Stage::Lookup);
     let id = id::of(&call.uri)?;
     call.edge.library.video(&id).ok_or_else(|| Problem::not_found("there is no video with this id; /videos lists them"))
 }
 
 /// The mapped file of a video. It is opened at its first use; gone since it was listed is 404.
-pub async fn open(video: &Arc<Video>) -> Result<Arc<MappedFile>, Problem> {
+pub async fn open(call: &Call, video: &Arc<Video>) -> Result<Arc<MappedFile>, Problem> {
+    let _timed = call.timing.stage(Stage::Open);
     video.file().await.map_err(|error| match error {
         FileError::Changed { .. } => Problem::not_found("the video was removed or replaced just now; ask again"),
         FileError::Io { source, .. } => io_problem(&source),

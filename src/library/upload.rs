@@ -53,7 +53,7 @@ pub enum UploadError {
     #[error("an upload may have {limit} bytes at most, this one has {asked} or more")]
     TooLarge { limit: u64, asked: u64 },
     /// No room, or it ran out on the way. `needed` and `available` in bytes, where they are known.
-    #[error("no room for this upload")]
+    #[error("no room for this upload{}", room(*needed, *available))]
     NoRoom { needed: Option<u64>, available: Option<u64> },
     #[error("there is a video {id} already")]
     AlreadyExists { id: String },
@@ -191,6 +191,17 @@ impl Inner {
             (Condition::Matches(etags), Some(video)) if !etags.iter().any(|e| e == video.etag()) => Err(not_the_same()),
             _ => Ok(()),
         }
+    }
+}
+
+fn room(needed: Option<u64>, available: Option<u64>) -> String {
+    match needed.zip(available) {
+        Some((needed, available)) => {
+            format!(
+                ": {needed} bytes are needed, {available} are free besides what space_reserve and other uploads hold"
+            )
+        }
+        None => ": the disk is full".to_owned(),
     }
 }
 

@@ -196,7 +196,7 @@ impl Video {
             return Ok(file);
         }
         let opened = self.open_checked()?;
-        let mapped = MappedFile::from_file(opened).map_err(|source| self.io_error(source))?;
+        let mapped = MappedFile::from_file(opened).map_err(|source| self.io_error(source))?.without_read_ahead();
         if mapped.len() != self.size_bytes() {
             return Err(self.changed());
         }

@@ -43,6 +43,17 @@ impl Cores {
     }
 }
 
+/// Raises the limit of open files to what the system allows, as a socket and a file are one each: login shells and
+/// service managers start with 1024. Returns the limit, if there is one.
+pub fn raise_file_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit.clone() }) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+}
+
 fn pin_to(cpu: usize) {
     // SAFETY: the set is plain data on this stack frame; pid 0 is the calling thread.
     let done = unsafe {

@@ -6,11 +6,12 @@
 pub mod conn;
 pub mod core;
 pub mod listen;
+mod malformed;
 mod sendfile;
 pub mod serve;
 pub mod stream;
 
 pub use conn::{Conn, Traffic};
-pub use core::Cores;
+pub use core::{Cores, raise_file_limit};
 pub use listen::Listeners;
 pub use serve::{Limits, Server};

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ where
     pub async fn run(self, listener: std::net::TcpListener) -> io::Result<()> {
         let paced = sendfile::paces(&listener);
         let listener = TcpListener::from_std(listener)?;
-        let tasks = TaskTracker::new();
+        let (tasks, refusals) = (TaskTracker::new(), TaskTracker::new());
         let mut backoff = Duration::ZERO;
         loop {
             let accepted = tokio::select! {
@@ -69,7 +69,7 @@ where
             match accepted {
                 Ok((socket, peer)) => {
                     backoff = Duration::ZERO;
-                    self.start(&tasks, socket, peer, paced);
+                    self.start(&tasks, &refusals, socket, peer, paced);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -88,18 +88,28 @@ where
         Ok(())
     }
 
-    fn start(&self, tasks: &TaskTracker, socket: TcpStream, peer: SocketAddr, paced: bool) {
+    fn start(&self, tasks: &TaskTracker, refusals: &TaskTracker, socket: TcpStream, peer: SocketAddr, paced: bool) {
         self.traffic.accepted.fetch_add(1, Relaxed);
-        if self.traffic.open.load(Relaxed) >= self.limits.connections_max {
+        // Counted in before it is looked at: other cores accept at the same time.
+        if self.traffic.open.fetch_add(1, Relaxed) >= self.limits.connections_max {
+            self.traffic.open.fetch_sub(1, Relaxed);
             self.traffic.refused.fetch_add(1, Relaxed);
-            refuse(&socket);
+            // Into an empty send buffer: all of it is taken.
+            let told = socket.try_write(BUSY).is_ok();
+            if told && refusals.len() < REFUSALS_MAX {
+                refusals.spawn(linger(socket, REFUSAL_LINGER));
+            }
             return;
         }
-        self.traffic.open.fetch_add(1, Relaxed);
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
         let stream = TokioIo::new(Stream::new(socket, Arc::clone(&conn), paced));
         let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn: Arc::clone(&conn) };
-        let http = http1::Builder::new().max_buf_size(self.limits.buffer_bytes_max).serve_connection(stream, service);
+        let http = http1::Builder::new()
+            .max_buf_size(self.limits.buffer_bytes_max)
+            // A client that has sent its request whole may close its side: ffmpeg does so after an upload and does not
+            // wait for the answer. Without this hyper would drop the request in the middle of its work.
+            .half_close(true)
+            .serve_connection(stream, service);
         tasks.spawn(Watch::new(conn, self.limits).serve(Some(http), self.drain.clone()));
     }
 }
@@ -112,13 +122,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Answers one connection too many without reading from it; best effort, into an empty send buffer.
-fn refuse(socket: &TcpStream) {
-    const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
-        Content-Type: application/problem+json\r\nContent-Length: 85\r\n\r\n\
-        {\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections are open\"}\n";
-    let _ = socket.try_write(BUSY);
-}
+/// The answer to one connection too many; nothing is read for it.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
+    content-type: application/problem+json\r\ncontent-length: 125\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
+    \"detail\":\"too many connections are open; come back in 5 s\"}\n";
+/// Refused connections of one core that are left open until their clients have read so, and for how long.
+const REFUSALS_MAX: usize = 256;
+const REFUSAL_LINGER: Duration = Duration::from_secs(1);
+/// How long a client may take to see an answer that did not wait for its request.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Watches one connection's time limits while hyper serves it; dropped in any way, it is counted out.
 struct Watch {
@@ -151,12 +164,14 @@ impl Watch {
                 http.finish();
             }
             if let Poll::Ready(ended) = http.poll_serve(cx) {
+                // What follows a head that could not be read was not read either.
+                let unread = self.conn.lingers() || ended.as_ref().is_err_and(hyper::Error::is_parse);
                 if let Err(error) = ended {
                     tracing::debug!(peer = %self.conn.peer, %error, "connection ended");
                 }
-                let stream = if self.conn.lingers() { http.take_stream() } else { None };
+                let stream = if unread { http.take_stream() } else { None };
                 let Some(stream) = stream else { return Poll::Ready(()) };
-                return lingering.insert(Box::pin(linger(stream))).as_mut().poll(cx);
+                return lingering.insert(Box::pin(linger(stream, LINGER))).as_mut().poll(cx);
             }
             self.poll_limits(sleep.as_mut(), cx)
         })
@@ -205,15 +220,14 @@ impl Drop for Watch {
 
 /// What is left to do after an answer that did not wait for its request's body: say that no more is coming, and read
 /// what the client still sends, for a while.
-async fn linger(mut stream: Stream) {
-    const LINGER: Duration = Duration::from_secs(5);
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin, limit: Duration) {
     let read_on = async {
         stream.shutdown().await?;
         let mut scratch = [0u8; 4096];
         while stream.read(&mut scratch).await? > 0 {}
         io::Result::Ok(())
     };
-    let _ = tokio::time::timeout(LINGER, read_on).await;
+    let _ = tokio::time::timeout(limit, read_on).await;
 }
 
 /// hyper's connection, as far as the watch needs it.
@@ -234,7 +248,7 @@ where
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
         let Some(connection) = self else { return Poll::Ready(Ok(())) };
         let ended = ready!(connection.poll_without_shutdown(cx));
-        if ended.is_err() {
+        if ended.as_ref().is_err_and(|error| !error.is_parse()) {
             *self = None;
         }
         Poll::Ready(ended)

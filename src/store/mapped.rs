@@ -47,6 +47,16 @@ impl MappedFile {
         Ok(Self { file, map: Bytes::from_owner(map), address, seen, asks_mincore })
     }
 
+    /// For files whose pages are read in by [`MappedFile::populate`] alone: a page fault that meets the mark of an
+    /// earlier read-ahead would start the next one, on the core that took the fault.
+    pub fn without_read_ahead(self) -> Self {
+        if !self.is_empty() {
+            // SAFETY: advice on this value's own mapping; it changes how faults read, not what they find.
+            unsafe { libc::madvise(self.address as *mut libc::c_void, self.map.len(), libc::MADV_RANDOM) };
+        }
+        self
+    }
+
     /// Size in bytes at the time of opening.
     pub fn len(&self) -> u64 {
         self.map.len() as u64

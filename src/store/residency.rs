@@ -6,9 +6,10 @@
 //!
 //! mincore(2) is asked, not cachestat(2): that one counts pages whose read is still under way, and a core that
 //! touches such a page waits for the disk.
-#![allow(unsafe_code, reason = "mincore, preadv2 and madvise have no safe wrapper")]
+#![allow(unsafe_code, reason = "mincore, preadv2, readahead and madvise have no safe wrapper")]
 
 use super::MappedFile;
+use crate::media::ReadAt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -92,6 +93,10 @@ impl MappedFile {
     }
 
     /// Reads the range into the page cache and maps it; blocks on the disk. Fails when the file has been cut.
+    ///
+    /// One read-ahead queues the whole range at the disk. Then one byte of each page is read, which waits for the page
+    /// and touches it: in a virtual machine the first touch of a page that the host has just handed over costs
+    /// microseconds, and a core would pay them in its `writev`.
     pub fn populate(&self, range: &Range<u64>) -> io::Result<()> {
         if range.is_empty() || self.is_empty() {
             return Ok(());
@@ -100,19 +105,23 @@ impl MappedFile {
         let end = range.end.min(self.len());
         let length = usize::try_from(end - start).map_err(io::Error::other)?;
         let offset = usize::try_from(start).map_err(io::Error::other)?;
+        // SAFETY: a request about an open descriptor; it touches no memory of this process.
+        unsafe { libc::readahead(self.file().as_raw_fd(), start as libc::off64_t, length) };
+        let mut at = start;
+        while at < end {
+            self.read_exact_at(at, &mut [0u8; 1])?;
+            at += PAGE;
+        }
         let address = (self.address() + offset) as *mut libc::c_void;
-        // SAFETY: the range lies inside the mapping, which lives as long as `self`; populating reads pages and
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`; populating maps pages and
         // changes none.
         let done = unsafe { libc::madvise(address, length, libc::MADV_POPULATE_READ) };
         if done == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            // Linux before 5.14 has no MADV_POPULATE_READ.
-            Some(libc::EINVAL) => self.read_through(start..end),
-            _ => Err(error),
-        }
+        // Linux before 5.14 has no MADV_POPULATE_READ: the core maps the pages itself.
+        if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) }
     }
 
     fn is_in_core(&self, range: &Range<u64>) -> bool {
@@ -154,19 +163,6 @@ impl MappedFile {
         // SAFETY: the vector names one writable byte on this stack frame.
         let n = unsafe { libc::preadv2(self.file().as_raw_fd(), &slot, 1, offset, libc::RWF_NOWAIT) };
         n == 1
-    }
-
-    fn read_through(&self, range: Range<u64>) -> io::Result<()> {
-        use crate::media::ReadAt;
-        let mut buffer = vec![0u8; 128 << 10];
-        let mut at = range.start;
-        while at < range.end {
-            match self.read_at(at, &mut buffer)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => at += n as u64,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -6,6 +6,8 @@ mod support;
 
 mod bad_input;
 mod chunks;
+mod command_line;
+mod edges;
 mod hostile_files;
 mod index_mp4;
 mod index_mp4_large;

@@ -106,6 +106,43 @@ fn uploads_that_stop_or_lie() {
     server.assert_alive("uploads that lie");
 }
 
+/// ffmpeg sends its last chunk and closes, without waiting for the answer: what arrived whole is kept.
+#[test]
+fn an_upload_from_ffmpeg_is_kept() {
+    let mut server = with_video();
+    for (format, key) in
+        [("mpegts", format!("x:{WRITE_KEY}@")), ("mpegts", String::new()), ("mp4", format!("x:{WRITE_KEY}@"))]
+    {
+        let id = if key.is_empty() { "by-header".to_owned() } else { format!("up.{format}") };
+        let mut command = std::process::Command::new("ffmpeg");
+        command.args(["-nostdin", "-v", "error", "-i"]).arg(crate::support::oracle::vector("df2997.mp4"));
+        command.args(["-c", "copy", "-f", format, "-movflags", "frag_keyframe+empty_moov", "-method", "PUT"]);
+        if key.is_empty() {
+            command.args(["-headers", &format!("Authorization: Bearer {WRITE_KEY}\r\n")]);
+        }
+        let status = command.arg(format!("http://{key}{}/videos/{id}", server.media)).status().unwrap();
+        assert!(status.success(), "{id}");
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while server.get(&format!("/videos/{id}")).status != 200 {
+            assert!(std::time::Instant::now() < deadline, "{id} was not kept");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let size = server.get(&format!("/videos/{id}/file")).body.len();
+        assert!(size > 2_000_000, "{id}: {size} bytes");
+    }
+    // Cut inside its body, it is not kept, however it is cut.
+    let mut connection = Connection::open(server.media);
+    let head = format!(
+        "PUT /videos/cut.ts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITE_KEY}\r\nTransfer-Encoding: chunked\r\n\r\n\
+         5\r\nhello\r\n"
+    );
+    connection.send(head.as_bytes()).unwrap();
+    drop(connection);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.get("/videos/cut.ts").status, 404);
+    server.assert_alive("uploads from ffmpeg");
+}
+
 #[test]
 fn uploads_as_the_contract_says() {
     let mut server = with_video();

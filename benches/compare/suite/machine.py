@@ -74,6 +74,17 @@ def set_congestion(name):
         file.write(name)
 
 
+def set_priority(nice):
+    """Of this program and of the session it is in: with autogroups (sched(7)) a nice value counts only among the
+    processes of one session, and what decides between sessions is their group's."""
+    os.nice(nice - os.nice(0))
+    try:
+        with open("/proc/self/autogroup", "w", encoding="utf-8") as file:
+            file.write(str(nice))
+    except OSError:
+        return
+
+
 class Clock:
     """CPU seconds of the whole machine since this object was made: busy, and stolen by the host."""
 

@@ -280,7 +280,7 @@ def hold_idle(bench, address, path, count, look):
     what = ["--addr", address, "--path", path, "--connections", str(count)]
     command = ["taskset", "-c", "1", bench.drain, "idle", *what]
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                              preexec_fn=servers.die_with_parent)
+                              preexec_fn=servers.prepare_child)
     try:
         opened = json.loads(client.stdout.readline())
         time.sleep(1)

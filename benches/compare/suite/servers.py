@@ -8,6 +8,8 @@ import socket
 import subprocess
 import time
 
+from . import machine
+
 PR_SET_PDEATHSIG = 1
 HOST = "127.0.0.1"
 
@@ -46,8 +48,10 @@ NGINX_BLOCK = """  server {{ listen {host}:{port} backlog=4096{reuseport}; root 
 
 running = []
 
-def die_with_parent():
-    """Runs in the child: the kernel ends it when this program is gone, however that happened."""
+def prepare_child():
+    """Runs in the child, which has a session of its own and needs this program's priority for it. The kernel ends the
+    child when this program is gone, however that happened."""
+    machine.set_priority(os.nice(0))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 def free_port():
@@ -64,7 +68,7 @@ class Server:
         self.log = open(os.devnull, "wb")
         env = {**os.environ, **(environment or {})}
         self.process = subprocess.Popen([*pin, *command], stdin=subprocess.DEVNULL, stdout=self.log, env=env,
-                                        start_new_session=True, preexec_fn=die_with_parent)
+                                        start_new_session=True, preexec_fn=prepare_child)
         running.append(self)
         for address in addresses.values():
             self._wait(address)

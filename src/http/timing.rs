@@ -1,0 +1,91 @@
+//! Where an answer's time went, for its `Server-Timing` header (W3C Server Timing). Off, it is a null pointer that each
+//! stage looks at once; no clock is read.
+
+use http::HeaderValue;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// What a request for media passes on its way to the first byte.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage {
+    /// Id to video, in the catalogue.
+    Lookup,
+    /// The file opened and mapped, if it was not.
+    Open,
+    /// The index opened, the moment found in it.
+    Resolve,
+    /// The chunk laid out: its boxes and slices.
+    Plan,
+}
+
+const STAGES: [&str; 4] = ["lookup", "open", "resolve", "plan"];
+/// A stage that was not passed; it is not told.
+const UNUSED: u64 = u64::MAX;
+
+/// The times of one request, in nanoseconds; `None` where nobody asked for them.
+#[derive(Clone)]
+pub struct Timing(Option<Arc<[AtomicU64; STAGES.len()]>>);
+
+impl Timing {
+    pub fn new(on: bool) -> Self {
+        Self(on.then(|| Arc::new([const { AtomicU64::new(UNUSED) }; STAGES.len()])))
+    }
+
+    /// Counts the time until the result is dropped.
+    pub fn stage(&self, stage: Stage) -> Running<'_> {
+        Running(self.0.as_deref().map(|stages| (&stages[stage as usize], Instant::now())))
+    }
+
+    /// `lookup;dur=0.002, open;dur=0.031, total;dur=0.050`, in milliseconds.
+    pub fn header(&self, total: Duration) -> Option<HeaderValue> {
+        let stages = self.0.as_deref()?;
+        let mut text = String::new();
+        for (name, ns) in STAGES.iter().zip(stages).map(|(name, ns)| (name, ns.load(Relaxed))) {
+            if ns != UNUSED {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "{name};dur={:.3}, ", ns as f64 / 1e6);
+            }
+        }
+        let _ = write!(text, "total;dur={:.3}", total.as_secs_f64() * 1e3);
+        HeaderValue::try_from(text).ok()
+    }
+}
+
+/// A stage that is being timed.
+pub struct Running<'a>(Option<(&'a AtomicU64, Instant)>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some((ns, since)) = &self.0 {
+            // A stage that is passed twice is told as one.
+            let before = ns.load(Relaxed);
+            let before = if before == UNUSED { 0 } else { before };
+            let took = u64::try_from(since.elapsed().as_nanos()).unwrap_or(UNUSED - 1);
+            ns.store(before.saturating_add(took).min(UNUSED - 1), Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_stages_that_were_passed_are_told() {
+        let timing = Timing::new(true);
+        drop(timing.stage(Stage::Open));
+        let text = timing.header(Duration::from_micros(1500)).expect("on");
+        let text = text.to_str().expect("ASCII");
+        assert!(text.starts_with("open;dur=0.0") && text.ends_with(", total;dur=1.500"), "{text}");
+        assert!(!text.contains("plan"), "{text}");
+    }
+
+    #[test]
+    fn off_it_says_nothing() {
+        let timing = Timing::new(false);
+        drop(timing.stage(Stage::Open));
+        assert!(timing.header(Duration::ZERO).is_none());
+    }
+}
