@@ -3,7 +3,7 @@
 //!
 //! PURE: parts in, parts out; no clock, no locks.
 
-use crate::media::mp4::arrival::Init;
+use super::arrival::Init;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
