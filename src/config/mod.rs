@@ -105,6 +105,9 @@ pub struct Settings {
     /// Live streams at most; one more is answered 503 [default: 256]
     #[arg(long, env = "WEIR_STREAMS_MAX", value_name = "N")]
     pub streams_max: Option<usize>,
+    /// Record live streams into the library [default: true]
+    #[arg(long, env = "WEIR_RECORD", value_name = "BOOL")]
+    pub record: Option<bool>,
     /// Threads that wait for the disk on behalf of viewers [default: 8]
     #[arg(long, env = "WEIR_READ_THREADS", value_name = "N")]
     pub read_threads: Option<usize>,
@@ -149,6 +152,7 @@ pub struct Config {
     pub window_bytes: ByteSize,
     pub reconnect_window: Span,
     pub streams_max: usize,
+    pub record: bool,
     pub read_threads: usize,
 }
 
@@ -194,6 +198,7 @@ impl Default for Config {
             window_bytes: ByteSize(256 << 20),
             reconnect_window: Span::from_secs(10),
             streams_max: 256,
+            record: true,
             read_threads: 8,
         }
     }
@@ -260,6 +265,7 @@ impl Settings {
             window_bytes,
             reconnect_window,
             streams_max,
+            record,
             read_threads,
         );
         config.check()?;

@@ -5,10 +5,12 @@
 //! buffers. No viewer can slow the publisher: one that falls out of the window skips to the newest keyframe.
 //! Does not belong here: sockets, HTTP words, how parts are found in bytes (`media`).
 
+pub mod follow;
 pub mod stream;
 pub mod streams;
 pub mod window;
 
+pub use follow::{Followed, Follower, Reader};
 pub use stream::{Cursor, Publication, PublishError, State, Stream};
 pub use streams::{LiveConfig, Streams};
-pub use window::Part;
+pub use window::{Located, Part};

@@ -3,10 +3,11 @@
 //! The lock is held for the time it takes to append or to clone one part, never across an await; a viewer waits for the
 //! next part with a waker that the publisher wakes.
 
-use super::window::{Bounds, Part, Window};
+use super::window::{Bounds, Located, Part, Window};
 use crate::media::mp4::arrival::{ArrivalError, Event, Fragment, Init, shift_times};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -156,6 +157,46 @@ impl Stream {
         self.viewers.fetch_add(1, Relaxed);
         let id = self.next_viewer.fetch_add(1, Relaxed);
         Cursor { stream: Arc::clone(self), id, next: None, init: None, back_us, lags: 0 }
+    }
+
+    /// A number for one that waits for parts; [`Stream::forget`] takes it back.
+    pub(super) fn waiter(&self) -> u64 {
+        self.next_viewer.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn forget(&self, waiter: u64) {
+        self.lock().wakers.remove(&waiter);
+    }
+
+    /// Asks the window; pending when it says that what is asked for is not there yet, `None` when it never will be.
+    pub(super) fn poll_window<T>(
+        &self,
+        waiter: u64,
+        cx: &Context<'_>,
+        ask: impl FnOnce(&Window) -> Option<T>,
+    ) -> Poll<Option<T>> {
+        let mut inner = self.lock();
+        match ask(&inner.window) {
+            Some(found) => Poll::Ready(Some(found)),
+            None if inner.state == State::Ended => Poll::Ready(None),
+            None => {
+                inner.wakers.insert(waiter, cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// What the window has at a byte offset.
+    pub fn locate(&self, offset: u64) -> Located {
+        self.lock().window.at(offset)
+    }
+
+    /// The bytes of the stream that are in the window, and whether more will come. Empty at the end before the first
+    /// part.
+    pub fn extent(&self) -> (Range<u64>, bool) {
+        let inner = self.lock();
+        let end = inner.next_offset;
+        (inner.window.first_byte().unwrap_or(end)..end, inner.state != State::Ended)
     }
 
     /// Figures for `GET /live/{name}`.

@@ -6,6 +6,7 @@
 //! [`fmp4`] (chunks that play on their own, written with [`write`]).
 
 pub mod arrival;
+pub mod whole;
 pub(crate) mod boxes;
 pub(crate) mod build;
 pub(crate) mod condense;
