@@ -67,6 +67,8 @@ pub struct Span {
     pub range: Range<u64>,
     /// What a player needs before the first of them, where the span does not begin with it.
     pub init: Option<Bytes>,
+    /// What follows is about to be written.
+    pub grows: bool,
 }
 
 impl Recording {
@@ -96,10 +98,13 @@ impl Tape {
                 continue;
             }
             match spans.last_mut() {
-                Some(last) if last.range.end == range.start => last.range.end = range.end,
+                Some(last) if last.range.end == range.start => {
+                    last.range.end = range.end;
+                    last.grows = recording.status.recording;
+                }
                 _ => {
                     let init = (recording.from != recording.shift).then(|| recording.init.clone());
-                    spans.push(Span { range, init });
+                    spans.push(Span { range, init, grows: recording.status.recording });
                 }
             }
         }
