@@ -13,6 +13,7 @@ mod index_ts;
 mod library;
 mod library_changes;
 mod live;
+mod live_record;
 mod ranges;
 mod seek;
 mod tidy;
