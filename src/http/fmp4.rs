@@ -20,8 +20,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Raised when the same moment and length give other bytes than before: it is part of the ETag.
-const FORMAT: u32 = 1;
+/// Raised when the same plan gives other bytes than before: it is part of the ETag.
+const FORMAT: u32 = 2;
 
 /// Answers with the chunk from the keyframe of a moment on.
 pub async fn chunk(
@@ -56,7 +56,7 @@ pub async fn chunk(
     let planned =
         planning.await.map_err(|_| Problem::unprocessable("the media is damaged: it could not be planned"))?;
     let (seek, chunk) = planned.map_err(seek_problem)?;
-    let (key, total) = (seek.keyframe.offset, chunk.length());
+    let (fingerprint, total) = (chunk.fingerprint(), chunk.length());
     let version = videos::version(video);
     let location = format!("/videos/{}/chunk?{}&{length}&as=fmp4", id::encode(video.id()), canonical(&seek));
     let more = vec![
@@ -64,10 +64,9 @@ pub async fn chunk(
         (super::chunk::MEDIA_SEEK, header(seek_fields(asked, &seek))?),
         (super::chunk::MEDIA_SOURCE_RANGE, source_range(&chunk.source_range(), file.len())?),
     ];
-    let sample = seek.sample_offset;
     let representation = Representation {
         content_type: header(chunk.content_type().to_owned())?,
-        etag: header(format!("\"{version}-fmp4.{FORMAT}-{key:x}-{sample:x}-{total:x}\""))?,
+        etag: header(format!("\"{version}-fmp4.{FORMAT}-{fingerprint:x}-{total:x}\""))?,
         modified: Some(video.modified()),
         cache: videos::cache_policy(video, call)?,
         content: Content::Planned(Arc::new(Planned { file: Arc::clone(&file), index, chunk })),

@@ -128,3 +128,50 @@ impl Window {
         before.or_else(|| self.parts.iter().find(|part| part.keyframe))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(number: u64, keyframe: bool) -> Arc<Part> {
+        let init = Init::for_tests();
+        let start_us = number as i64 * 500_000;
+        let rope = vec![Bytes::from(vec![0; 100])];
+        let (offset, end_us) = (number * 100, start_us + 500_000);
+        Arc::new(Part { number, offset, len: 100, rope, start_us, end_us, keyframe, init })
+    }
+
+    fn window(parts: u64, bounds: Bounds) -> Window {
+        let mut window = Window::default();
+        for number in 0..parts {
+            // A keyframe every fourth part.
+            window.push(part(number, number % 4 == 0), bounds);
+        }
+        window
+    }
+
+    #[test]
+    fn time_bounds_it() {
+        // 2 s of half-second parts: 8 to 11, and 7 ends exactly 2 s before the end.
+        let window = window(12, Bounds { duration_us: 2_000_000, bytes: u64::MAX });
+        assert_eq!((window.first().unwrap().number, window.last().unwrap().number), (8, 11));
+        assert_eq!(window.bytes(), 400);
+        assert!(window.get(7).is_none() && window.get(12).is_none());
+        assert_eq!(window.get(9).unwrap().number, 9);
+    }
+
+    #[test]
+    fn bytes_bound_it_but_the_newest_part_stays() {
+        assert_eq!(window(12, Bounds { duration_us: i64::MAX, bytes: 250 }).bytes(), 200);
+        assert_eq!(window(12, Bounds { duration_us: i64::MAX, bytes: 1 }).bytes(), 100);
+    }
+
+    #[test]
+    fn viewers_join_at_keyframes() {
+        let window = window(12, Bounds { duration_us: i64::MAX, bytes: u64::MAX });
+        assert_eq!(window.newest_keyframe().unwrap().number, 8);
+        assert_eq!(window.keyframe_at(3_999_999).unwrap().number, 4);
+        assert_eq!(window.keyframe_at(4_000_000).unwrap().number, 8);
+        assert_eq!(window.keyframe_at(-1).unwrap().number, 0, "before the window: its oldest keyframe");
+    }
+}

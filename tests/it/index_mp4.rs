@@ -247,3 +247,60 @@ fn ask(file: &[u8], entry: Vec<u8>, random: &mut Random) -> usize {
     }
     1
 }
+
+/// What a cut file still holds whole is indexed; what is cut off is not.
+#[test]
+fn truncated_files_keep_what_is_whole() {
+    for name in ["frag.mp4", "frag_frame.mp4", "ndf25.mp4"] {
+        let whole = std::fs::read(vectors().join(name)).expect("a vector");
+        let oracle = std::fs::read(vectors().join(format!("{name}.frames.json"))).expect("an oracle");
+        let oracle: Value = serde_json::from_slice(&oracle).expect("ffprobe writes JSON");
+        for len in [whole.len() * 3 / 5, whole.len() * 3 / 5 + 1234] {
+            let cut = &whole[..len];
+            let entry = Index::build(&cut).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let index = Index::open(Bytes::from(entry)).expect("its own entry");
+            let frames = index.summary().tracks[0].frames;
+            let frame = |n: u64| index.resolve(&cut, &Position::Frame(n)).expect("inside");
+            for (n, seen) in oracle["frames"].as_array().expect("frames").iter().enumerate().take(frames as usize) {
+                let seek = frame(n as u64);
+                // The last few may miss the frames that would be shown between them.
+                if n as u64 + 6 < frames {
+                    assert_eq!(seek.sample_offset, number(&seen["pkt_pos"]) as u64, "{name} frame {n}");
+                }
+                assert!(seek.sample_offset + seek.sample_size <= len as u64, "{name} frame {n}");
+            }
+            // 500 frames of about equal size; a fragment holds at most 50.
+            assert!((200..400).contains(&frames), "{name}: {frames} frames in 3/5 of the file");
+            assert!(index.resolve(&cut, &Position::Frame(frames)).is_err());
+        }
+    }
+}
+
+/// No sync sample at all: everything decodes from the first sample.
+#[test]
+fn an_empty_stss_means_the_first_sample() {
+    let video = Video::open(vectors(), "stss_empty.mp4").expect("a vector");
+    let first = number(&video.frames()[0]["pkt_pos"]) as u64;
+    for frame in [0, 1, 250, 499] {
+        let seek = video.seek(&Position::Frame(frame));
+        assert_eq!((seek.keyframe.offset, seek.keyframe.frame), (first, Some(0)), "frame {frame}");
+    }
+}
+
+#[test]
+fn sound_alone_has_times_and_nothing_else() {
+    let file = std::fs::read(vectors().join("audio.m4a")).expect("a vector");
+    let index = Index::open(Bytes::from(Index::build(&file.as_slice()).expect("well-formed"))).expect("its own entry");
+    let ask = |position| index.resolve(&file.as_slice(), &position);
+    let label = Label { hours: 0, minutes: 0, seconds: 1, frames: 0, drop: false };
+    for position in [Position::Frame(3), Position::Timecode { label, drop: None }] {
+        assert!(matches!(ask(position), Err(weir::media::index::SeekError::Unanswerable(_))), "{position:?}");
+    }
+    let seek = ask(Position::Time(DecimalTime { value: 2, decimals: 0 })).expect("5 s long");
+    assert_eq!((seek.frame, &seek.timecode, seek.keyframe.frame), (None, &None, None));
+    // Frames of 1024 samples at 48 kHz: the first one that starts at or after 2 s is number 94.
+    assert_eq!(seek.time.to_string(), "2.005333");
+    assert_eq!(seek.keyframe.offset, seek.sample_offset);
+    let outside = ask(Position::Time(DecimalTime { value: 5100, decimals: 3 })).expect_err("5 s long").to_string();
+    assert!(outside.contains("this video has 0 to 4.9"), "{outside}");
+}

@@ -34,7 +34,7 @@ METHOD = """
 - The run has a network namespace of its own. Rows that end in `cubic` use that congestion control, which does not pace;
   the others use what the machine is set to (see the table above). Where that is `bbr`, its pacing decides much of what a
   byte costs on loopback, so both are shown.
-- The write loop (`drain/src/bin/floor.rs`) is what remains when a server does nothing but map the file and call `writev`
+- The write loop (`benches/compare/drain/src/bin/floor.rs`) is what remains when a server does nothing but map the file and call `writev`
   with head and slice. It has two forms, an event loop and a thread per connection; the best one counts. The sendfile loop
   is the event loop with `sendfile` for the body.
 - Of nginx the variants below are tried first, row by row. The one with the least CPU per byte and the one with the most

@@ -106,6 +106,12 @@ impl Init {
         Ok(Self { bytes: bytes.freeze(), moov: moov[8..].to_vec(), movie })
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Self> {
+        let movie = Movie { timescale: std::num::NonZeroU32::MIN, traks: Vec::new(), extends: true };
+        Arc::new(Self { bytes: Bytes::from_static(b"init"), moov: Vec::new(), movie })
+    }
+
     /// `track_ID` of a track by its position.
     pub fn track_id(&self, track: usize) -> u32 {
         self.movie.traks.get(track).map_or(0, |trak| trak.id)
@@ -337,4 +343,95 @@ pub fn shift_times(moof: &Bytes, shifts: &[(u32, i64)]) -> Result<Bytes, Arrival
         }
     }
     Ok(copy.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The demo sample as fragments, made by the chunk writer.
+    fn fragmented() -> Vec<u8> {
+        use crate::media::index::{Index, Position, Until};
+        use crate::media::slices::Piece;
+        let file: &[u8] = include_bytes!("../../../assets/demo.mp4");
+        let index = Index::open_trusted(Index::build(&file).expect("indexed").into()).expect("opened");
+        let (_, chunk) = index.fmp4(&file, &Position::Frame(0), Until::Size(u64::MAX)).expect("planned");
+        let whole = 0..chunk.length();
+        let mut out = Vec::new();
+        for part in chunk.parts(&whole) {
+            for piece in index.fmp4_part(&file, &chunk, part, &whole).expect("made") {
+                match piece {
+                    Piece::Generated(bytes) => out.extend_from_slice(&bytes),
+                    Piece::Source { offset, len } => {
+                        out.extend_from_slice(&file[offset as usize..(offset + len) as usize]);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Init, then of each fragment: bytes, keyframe, runs.
+    type Seen = (Vec<u8>, Vec<(Vec<u8>, bool, Vec<TrackRun>)>);
+
+    fn arrive(buffers: impl Iterator<Item = Bytes>) -> (Seen, u64) {
+        let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+        buffers.for_each(|bytes| arrival.push(bytes, &mut events).expect("valid"));
+        assert!(arrival.is_between_boxes());
+        let (mut init, mut fragments) = (Vec::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::Init(found) => init = found.bytes.to_vec(),
+                Event::Fragment(f) => {
+                    let bytes: Vec<u8> = f.rope.iter().flat_map(|piece| piece.to_vec()).collect();
+                    assert_eq!(bytes.len() as u64, f.len);
+                    fragments.push((bytes, f.keyframe, f.runs));
+                }
+            }
+        }
+        ((init, fragments), arrival.copied_bytes)
+    }
+
+    #[test]
+    fn how_the_bytes_are_cut_changes_nothing() {
+        let whole = Bytes::from(fragmented());
+        let (expected, _) = arrive(std::iter::once(whole.clone()));
+        // assets/demo.sh: 16 keyframes, and the writer begins a fragment at each.
+        assert_eq!(expected.1.len(), 16);
+        assert!(expected.1.iter().all(|(_, keyframe, runs)| *keyframe && runs.len() >= 2));
+        let joined: Vec<u8> =
+            expected.1.iter().fold(expected.0.clone(), |all, (bytes, ..)| [all, bytes.clone()].concat());
+        assert_eq!(joined, whole);
+        for size in [1, 7, 1000, 65_536] {
+            let buffers = (0..whole.len()).step_by(size).map(|at| whole.slice(at..whole.len().min(at + size)));
+            let (seen, copied) = arrive(buffers);
+            assert!(seen == expected, "buffers of {size} bytes");
+            assert!(copied < 60_000, "{copied} bytes copied: more than heads");
+        }
+    }
+
+    #[test]
+    fn times_are_moved_in_a_copy_of_the_head() {
+        let ((_, fragments), _) = arrive(std::iter::once(Bytes::from(fragmented())));
+        let second = &fragments[1];
+        let size = be32(&second.0, 0) as usize;
+        let moof = Bytes::copy_from_slice(&second.0[..size]);
+        let moved = shift_times(&moof, &[(1, 30_000), (2, 48_000)]).expect("moved");
+        assert_eq!(moved.len(), moof.len());
+        let differing = moof.iter().zip(&moved[..]).filter(|(a, b)| a != b).count();
+        assert!((1..=16).contains(&differing), "{differing} bytes: only those of two tfdt");
+    }
+
+    #[test]
+    fn what_is_no_stream_is_refused_with_its_place() {
+        let push = |bytes: &[u8]| {
+            let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+            arrival.push(Bytes::copy_from_slice(bytes), &mut events).expect_err("refused")
+        };
+        let error = push(b"\x00\x00\x00\x05ftyp");
+        assert_eq!((error.position, error.kind), (0, Wrong::Format));
+        assert_eq!(push(b"\x00\x00\x00\x08moof\x00\x00\x00\x08mdat").kind, Wrong::NoInit);
+        assert_eq!(push(b"\x00\x00\x00\x08free\x7f\xff\xff\xffmoov").position, 8);
+        assert_eq!(push(b"\x00\x00\x00\x08free\x00\x00\x00\x00mdat").kind, Wrong::Broken);
+    }
 }

@@ -56,6 +56,10 @@ impl Boxes {
         self.raw(&value.to_be_bytes());
     }
 
+    pub(crate) fn i64(&mut self, value: i64) {
+        self.raw(&value.to_be_bytes());
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

@@ -11,7 +11,7 @@ use crate::media::mp4::seek::Seeker;
 use crate::media::mp4::tracks::{MediaTrack, Tracks};
 use crate::media::mp4::view;
 use crate::media::slices::Piece;
-use crate::media::time::{Counting, Label, Seconds};
+use crate::media::time::{Counting, Seconds};
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::ops::Range;
@@ -35,9 +35,12 @@ struct Pick {
     /// First sample, and how many after it are left out.
     first: u64,
     skipped: u64,
-    /// Taken from every decode time, and from every composition offset.
+    /// Taken from every decode time.
     dts_shift: i64,
-    cts_shift: i64,
+    /// Added to every composition offset, so that none is negative: players disagree on what those mean.
+    cts_raise: i64,
+    /// What is presented at time 0, on the clock of the chunk.
+    media_time: i64,
 }
 
 impl Chunk {
@@ -51,7 +54,7 @@ impl Chunk {
         let (number, seek) = seeker.resolve_number(position)?;
         let start = seeker.start_of(number)?;
         let lead = lead(tracks, &start)?;
-        let zero_cts = lead.cts_shift.saturating_add(lead.dts_shift);
+        let zero_cts = lead.media_time.saturating_sub(lead.cts_raise).saturating_add(lead.dts_shift);
         let zero = seeker.frames.presentation_in(start.frame.span, zero_cts);
         let mut picks = vec![lead];
         for track in 0..tracks.len() {
@@ -70,15 +73,20 @@ impl Chunk {
             }
         };
         let quicktime = seeker.summary.content_type.starts_with("video/quicktime");
-        let timecode = timecode(seeker, tracks, &seek);
+        let timecode = timecode(seeker, tracks, &seek, into(start.key.cts()))?;
         let header = Header {
             quicktime,
             duration_ms: 0,
-            tracks: picks.iter().filter_map(|pick| tracks.get(pick.track)).map(|t| describe(&t)).collect(),
+            tracks: picks.iter().filter_map(|pick| describe(tracks, pick)).collect(),
             timecode: timecode.map(|(sample, counting)| (sample.track_id, counting)),
         };
         let outs = header.tracks.iter();
-        let outs = outs.map(|t| TrackKindOut { id: t.id, timescale: t.timescale, video: &t.handler == b"vide" });
+        let outs = outs.map(|t| TrackKindOut {
+            id: t.id,
+            timescale: t.timescale,
+            video: &t.handler == b"vide",
+            media_time: t.media_time,
+        });
         let outs = outs.collect();
         let source = Shifted { tracks, picks: &picks };
         let plan = plan(&source, header, outs, timecode.map(|(sample, _)| sample), cut)?;
@@ -96,9 +104,24 @@ impl Chunk {
         &self.content_type
     }
 
+    /// A number that two chunks of one file share only when their bytes are the same (FNV-1a).
+    pub fn fingerprint(&self) -> u64 {
+        let picks = self.picks.iter().flat_map(|pick| {
+            let shifts = [pick.dts_shift as u64, pick.cts_raise as u64, pick.media_time as u64];
+            [pick.track as u64, pick.first, pick.skipped].into_iter().chain(shifts)
+        });
+        let facts = picks.chain(self.plan.facts()).flat_map(u64::to_le_bytes);
+        facts.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
     /// The bytes of the file from the first sample's to the last one's.
     pub fn source_range(&self) -> Range<u64> {
         self.plan.source_range()
+    }
+
+    /// When a part begins, in microseconds from the start of the chunk.
+    pub fn part_start_us(&self, part: usize) -> i64 {
+        self.plan.part_start_us(part)
     }
 
     /// The parts that hold a range of the chunk.
@@ -142,8 +165,9 @@ fn lead(tracks: &Tracks<'_>, start: &ChunkStart) -> Result<Pick, SeekError> {
             skipped += 1;
         }
     }
-    let cts_shift = zero.saturating_sub(key.dts);
-    Ok(Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_shift })
+    let cts_raise = tracks.lowest_offset(start.track).min(0).saturating_neg();
+    let media_time = zero.saturating_sub(key.dts).saturating_add(cts_raise);
+    Ok(Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_raise, media_time })
 }
 
 /// Another track, from the first sample at the chunk's start on; only sound goes along with the leading track.
@@ -153,11 +177,12 @@ fn beside(tracks: &Tracks<'_>, track: usize, lead: usize, zero: Seconds) -> Resu
     };
     let Some(dts_shift) = tracks.media_ticks(track, zero) else { return Ok(None) };
     let first = tracks.sample_at_or_after(track, dts_shift)?;
-    let pick = Pick { track, first, skipped: 0, dts_shift, cts_shift: 0 };
+    let pick = Pick { track, first, skipped: 0, dts_shift, cts_raise: 0, media_time: 0 };
     Ok((first < media.samples).then_some(pick))
 }
 
-fn describe<'a>(media: &MediaTrack<'a>) -> TrackHeader<'a> {
+fn describe<'a>(tracks: &Tracks<'a>, pick: &Pick) -> Option<TrackHeader<'a>> {
+    let media: MediaTrack<'a> = tracks.get(pick.track)?;
     let mut presentation = [0; 60];
     if let Some(tail) = media.tkhd.last_chunk() {
         presentation = *tail;
@@ -166,18 +191,35 @@ fn describe<'a>(media: &MediaTrack<'a>) -> TrackHeader<'a> {
     let at = if media.mdhd.first() == Some(&1) { 32 } else { 20 };
     let language = media.mdhd.get(at..at + 2).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
     let timescale = media.timescale.get();
-    TrackHeader { id: media.id, timescale, handler: media.handler, language, presentation, stsd: media.stsd }
+    Some(TrackHeader {
+        id: media.id,
+        timescale,
+        handler: media.handler,
+        language,
+        presentation,
+        media_time: pick.media_time,
+        stsd: media.stsd,
+    })
 }
 
-/// The sample of a timecode track: the number of the keyframe's label. Only where the source has such a track.
-fn timecode(seeker: &Seeker<'_>, tracks: &Tracks<'_>, seek: &Seek) -> Option<(TimecodeSample, Counting)> {
-    let counting = seeker.summary.start_timecode.as_ref().map(|(_, counting)| *counting)?;
-    let label = Label::parse(seek.keyframe.timecode.as_ref()?).ok()?;
-    let number = counting.number_of(label).ok().filter(|_| seeker.summary.has_timecode_track)?;
-    let highest = (0..tracks.len()).filter_map(|track| tracks.get(track)).map(|media| media.id).max()?;
-    let sample =
-        TimecodeSample { track_id: highest.checked_add(1)?, frame_number: u32::try_from(number).ok()?, duration: 0 };
-    Some((sample, counting))
+/// The sample of a timecode track: the number of the label of what is shown first, `ahead` of the keyframe. Only where
+/// the source has such a track.
+fn timecode(
+    seeker: &Seeker<'_>,
+    tracks: &Tracks<'_>,
+    seek: &Seek,
+    ahead: Seconds,
+) -> Result<Option<(TimecodeSample, Counting)>, SeekError> {
+    let counting = seeker.summary.start_timecode.as_ref().map(|(_, counting)| *counting);
+    let Some(counting) = counting.filter(|_| seeker.summary.has_timecode_track) else { return Ok(None) };
+    let time = seek.keyframe.time.checked_sub(ahead).unwrap_or(seek.keyframe.time);
+    let number = counting.number_of(seeker.label_at(time, counting)?);
+    let highest = (0..tracks.len()).filter_map(|track| tracks.get(track)).map(|media| media.id).max();
+    let sample = |number: u64, highest: u32| {
+        let (track_id, frame_number) = (highest.checked_add(1)?, u32::try_from(number).ok()?);
+        Some((TimecodeSample { track_id, frame_number, duration: 0 }, counting))
+    };
+    Ok(number.ok().zip(highest).and_then(|(number, highest)| sample(number, highest)))
 }
 
 /// The samples of the picked tracks, shifted to the start of the chunk.
@@ -225,7 +267,7 @@ impl<I: Iterator<Item = Result<view::Sample, SeekError>>> Iterator for ShiftedSa
         // To the next decode time, which the left-out pictures and gaps between fragments may have moved.
         let next_dts = self.cursor.peek().and_then(|next| next.as_ref().ok()).map(|next| next.dts);
         let to_next = next_dts.and_then(|next| u32::try_from(next.checked_sub(sample.dts)?).ok());
-        let cts_offset = i64::from(sample.cts_offset).saturating_sub(self.pick.cts_shift);
+        let cts_offset = i64::from(sample.cts_offset).saturating_add(self.pick.cts_raise);
         Some(Ok(Sample {
             offset: sample.offset,
             size: sample.size,

@@ -23,6 +23,8 @@ pub(crate) struct TrackHeader<'a> {
     pub(crate) language: u16,
     /// The last 60 bytes of `tkhd`: layer, group, volume, matrix, width, height.
     pub(crate) presentation: [u8; 60],
+    /// Presented at time 0, in ticks of the track (`elst`).
+    pub(crate) media_time: i64,
     /// The body of `stsd`, from version and flags on.
     pub(crate) stsd: &'a [u8],
 }
@@ -97,6 +99,9 @@ fn trak(b: &mut Boxes, track: &TrackHeader<'_>, header: &Header<'_>) {
         if let (Some((id, _)), b"vide") = (&header.timecode, &track.handler) {
             b.boxed(b"tref", |b| b.boxed(b"tmcd", |b| b.u32(*id)));
         }
+        if track.media_time != 0 {
+            b.boxed(b"edts", |b| edit(b, track.media_time));
+        }
         b.boxed(b"mdia", |b| {
             media_header(b, track.timescale, track.language);
             handler(b, &track.handler);
@@ -113,6 +118,16 @@ fn trak(b: &mut Boxes, track: &TrackHeader<'_>, header: &Header<'_>) {
                 });
             });
         });
+    });
+}
+
+/// One edit without an end: the fragments say how long the track is (§8.6.6.1).
+fn edit(b: &mut Boxes, media_time: i64) {
+    b.full(b"elst", 1, 0, |b| {
+        b.u32(1);
+        b.u64(0);
+        b.i64(media_time);
+        b.u32(0x1_0000);
     });
 }
 

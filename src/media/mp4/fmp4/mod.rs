@@ -25,7 +25,7 @@ pub(crate) struct Sample {
     pub(crate) size: u32,
     /// Never negative: the chunk begins with its first sample.
     pub(crate) dts: i64,
-    /// Presentation less decoding time; the first picture is presented at 0, so it may be negative (`trun` version 1).
+    /// Composition less decoding time.
     pub(crate) cts_offset: i32,
     pub(crate) duration: u32,
     pub(crate) sync: bool,
@@ -63,6 +63,8 @@ pub(crate) struct TrackKindOut {
     pub(crate) timescale: u32,
     /// With composition offsets and sync flags.
     pub(crate) video: bool,
+    /// Composition time that is presented at time 0.
+    pub(crate) media_time: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,8 @@ pub(crate) struct Fragment {
     /// Length of the `moof` and of the `mdat` header.
     head_bytes: u64,
     media_bytes: u64,
+    /// Decode time of the leading track at its start, in ticks.
+    start_ticks: i64,
     runs: Vec<Run>,
 }
 
@@ -99,6 +103,24 @@ impl Fmp4 {
 
     pub(crate) fn source_range(&self) -> Range<u64> {
         self.source_range.clone()
+    }
+
+    /// Everything that the bytes follow from besides the file and where its tracks begin, as numbers.
+    pub(super) fn facts(&self) -> impl Iterator<Item = u64> + '_ {
+        let init = self.init.iter().map(|&byte| u64::from(byte));
+        let timecode = self.timecode.map_or(u64::MAX, |t| u64::from(t.frame_number) << 32 | u64::from(t.duration));
+        let runs = self.fragments.iter().flat_map(|fragment| {
+            let runs = fragment.runs.iter().flat_map(|run| [run.track as u64, run.first, u64::from(run.count)]);
+            runs.chain([fragment.start, fragment.media_bytes])
+        });
+        init.chain([timecode]).chain(runs)
+    }
+
+    /// When part `part` begins, in microseconds from the start of the chunk; the init segment is at 0.
+    pub(crate) fn part_start_us(&self, part: usize) -> i64 {
+        let Some(fragment) = part.checked_sub(1).and_then(|n| self.fragments.get(n)) else { return 0 };
+        let timescale = self.tracks.first().map_or(1, |track| track.timescale.max(1));
+        i64::try_from(i128::from(fragment.start_ticks) * 1_000_000 / i128::from(timescale)).unwrap_or(i64::MAX)
     }
 
     /// The parts that hold bytes `range` of the chunk: 0 is the init segment, n the nth fragment.

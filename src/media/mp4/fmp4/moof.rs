@@ -40,7 +40,7 @@ pub(super) fn fragment_head_bytes(timecode: bool) -> u64 {
     FRAGMENT_BYTES + if timecode { run_head_bytes(TIMECODE_TRACK, 1) } else { 0 }
 }
 
-const TIMECODE_TRACK: TrackKindOut = TrackKindOut { id: 0, timescale: 0, video: false };
+const TIMECODE_TRACK: TrackKindOut = TrackKindOut { id: 0, timescale: 0, video: false, media_time: 0 };
 
 /// The pieces of the `n`th fragment, in order.
 pub(super) fn pieces(chunk: &Fmp4, source: &dyn Source, n: usize) -> Result<VecDeque<Piece>, SeekError> {

@@ -48,9 +48,11 @@ struct Planner<'a> {
     start: u64,
     media_bytes: u64,
     head_bytes: u64,
+    /// Decode time of the leading track at the start of the open fragment.
+    fragment_ticks: i64,
     timecode: Option<TimecodeSample>,
     source_range: Range<u64>,
-    /// End of what was taken of the leading track, in its ticks.
+    /// When the last picture taken of the leading track has been shown, in its ticks.
     end: i64,
 }
 
@@ -74,6 +76,7 @@ pub(crate) fn plan(
         start: init_bytes,
         media_bytes: 0,
         head_bytes: 0,
+        fragment_ticks: 0,
         timecode,
         source_range: Range { start: u64::MAX, end: 0 },
         end: 0,
@@ -107,27 +110,29 @@ fn timecode_ticks(header: &Header<'_>, end: i64, timescale: u32) -> u32 {
 impl Planner<'_> {
     fn take_all(&mut self, cut: Cut) -> Result<(), SeekError> {
         let timescale = self.walks[0].track.timescale;
-        let (mut fragment_dts, mut description) = (0, None);
+        let mut description = None;
         let mut taken = 0;
-        // Lowest composition offset so far: from it follows when no later sample can be presented in time.
-        let mut lowest_offset = 0;
+        // Lowest distance of presentation from decoding so far: from it follows when no later sample is in time.
+        let mut lowest_offset = i64::MAX;
         while let Some(sample) = self.peek(0)? {
-            lowest_offset = lowest_offset.min(i64::from(sample.cts_offset));
+            let presented = i64::from(sample.cts_offset).saturating_sub(self.walks[0].track.media_time);
+            lowest_offset = lowest_offset.min(presented);
             if !is_before(sample.dts.saturating_add(lowest_offset), timescale, cut.end) {
                 break;
             }
-            let long = sample.dts - fragment_dts >= FRAGMENT_SECONDS * i64::from(timescale);
+            let long = sample.dts - self.fragment_ticks >= FRAGMENT_SECONDS * i64::from(timescale);
             let big = self.media_bytes + u64::from(sample.size) > FRAGMENT_BYTES_MAX;
             let changed = description.replace(sample.description) != Some(sample.description);
             let begins = sample.sync && self.walks[0].track.video || long || big || changed;
             if self.walks[0].taken > self.walks[0].first && begins {
                 self.close();
                 self.open();
-                fragment_dts = sample.dts;
+                self.fragment_ticks = sample.dts;
             }
             taken += self.take_others(sample.dts, timescale)? + 1;
             self.take(0, &sample);
-            self.end = self.end.max(sample.dts.saturating_add(i64::from(sample.duration)));
+            let presented_to = sample.dts.saturating_add(presented).saturating_add(i64::from(sample.duration));
+            self.end = self.end.max(presented_to);
             if taken > SAMPLES_MAX {
                 let limit = format!("a chunk has at most {SAMPLES_MAX} samples; ask for less");
                 return Err(SeekError::Unanswerable(limit));
@@ -213,8 +218,9 @@ impl Planner<'_> {
             return;
         }
         let (start, head_bytes, media_bytes) = (self.start, self.head_bytes, self.media_bytes);
+        let start_ticks = self.fragment_ticks;
         self.start = self.length();
-        self.fragments.push(Fragment { start, head_bytes, media_bytes, runs });
+        self.fragments.push(Fragment { start, head_bytes, media_bytes, start_ticks, runs });
     }
 }
 
