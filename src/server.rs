@@ -9,6 +9,7 @@ use crate::http::credentials::WriteKey;
 use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
+use crate::ingest::tcp;
 use crate::library::{self, Library, LibraryConfig};
 use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Streams};
@@ -27,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Running {
     pub media: SocketAddr,
     pub admin: SocketAddr,
+    /// Where publishers connect; without a name they begin with a line.
+    pub tcp: Vec<(Option<String>, SocketAddr)>,
     pub edge: Arc<Edge>,
     /// The write key, when this start generated it: to be printed once.
     pub generated_key: Option<String>,
@@ -36,6 +39,7 @@ pub struct Running {
     cores: Cores,
     recording: Cores,
     admin_thread: Cores,
+    ingest_thread: Cores,
 }
 
 /// Why a server did not come up.
@@ -59,6 +63,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let drain = CancellationToken::new();
     let listeners = listen("listen", config.listen, config.core_count())?;
     let admin_listeners = listen("admin", config.admin, 1)?;
+    let tcp_listeners = listen_tcp(&config)?;
     let library = Library::open(library_config(&config))?;
     let (recorder, jobs) = recorder(&config, &library);
     let token = config.admin_token.clone().map(WriteKey::new).transpose();
@@ -79,10 +84,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let admin_end = CancellationToken::new();
     let recording = start_recorder(&edge, jobs).map_err(StartError::Thread)?;
     let (media, admin) = (listeners.address, admin_listeners.address);
+    let tcp = tcp_listeners.iter().map(|listener| (listener.stream.clone(), listener.address)).collect();
     let cores = start_media(&edge, listeners, traffic).map_err(StartError::Thread)?;
     let admin_thread = start_admin(&edge, admin_listeners, token, admin_end.clone()).map_err(StartError::Thread)?;
+    let ingest_thread = start_tcp(&edge, tcp_listeners).map_err(StartError::Thread)?;
     edge.library.start_background();
-    Ok(Running { media, admin, edge, generated_key, drain, admin_end, cores, recording, admin_thread })
+    Ok(Running { media, admin, tcp, edge, generated_key, drain, admin_end, cores, recording, admin_thread, ingest_thread })
 }
 
 impl Running {
@@ -100,12 +107,25 @@ impl Running {
         self.edge.recorder.close();
         let cores = self.recording.join() && cores;
         self.admin_end.cancel();
-        self.admin_thread.join() && cores
+        let ingest = self.ingest_thread.join();
+        self.admin_thread.join() && cores && ingest
     }
 }
 
 fn listen(what: &'static str, address: SocketAddr, count: usize) -> Result<Listeners, StartError> {
     Listeners::bind(address, count).map_err(|error| StartError::Listen { what, address, error })
+}
+
+fn listen_tcp(config: &Config) -> Result<Vec<tcp::Listener>, StartError> {
+    let named = config.tcp.iter().map(|stream| ("tcp", Some(stream.name.clone()), stream.address));
+    let preamble = config.tcp_preamble.map(|address| ("tcp_preamble", None, address));
+    let mut listeners = Vec::new();
+    for (what, stream, address) in named.chain(preamble) {
+        let Listeners { address, sockets } = listen(what, address, 1)?;
+        let bound = sockets.into_iter().map(|socket| tcp::Listener { socket, address, stream: stream.clone() });
+        listeners.extend(bound);
+    }
+    Ok(listeners)
 }
 
 fn run_id() -> Result<u64, StartError> {
@@ -190,6 +210,22 @@ fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) ->
         move || ended(server.run(listener))
     });
     Cores::start("core", edge.config.pin, tasks.collect())
+}
+
+/// Publishers over TCP share one thread, if there are any.
+fn start_tcp(edge: &Arc<Edge>, listeners: Vec<tcp::Listener>) -> io::Result<Cores> {
+    if listeners.is_empty() {
+        return Cores::start("ingest", false, Vec::<fn() -> std::future::Ready<()>>::new());
+    }
+    let edge = Arc::clone(edge);
+    let task = move || async move {
+        let mut serving = tokio::task::JoinSet::new();
+        for listener in listeners {
+            serving.spawn(ended(tcp::serve(Arc::clone(&edge), listener)));
+        }
+        while serving.join_next().await.is_some() {}
+    };
+    Cores::start("ingest", false, vec![task])
 }
 
 /// The admin listener, on a thread of its own, with counters of its own: `/metrics` speaks of media traffic only.

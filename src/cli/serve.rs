@@ -56,6 +56,12 @@ pub(super) fn serve(running: Running, greet: impl FnOnce(&Running)) -> ExitCode 
     }
     say!("listening on http://{}", running.media);
     say!("admin on http://{}", running.admin);
+    for (stream, address) in &running.tcp {
+        match stream {
+            Some(name) => say!("publish {name} to tcp://{address}"),
+            None => say!("publish to tcp://{address} after a line: PUBLISH name key"),
+        }
+    }
     greet(&running);
     if let Err(error) = drain_on_signal(running.drain()) {
         return fail(1, &format!("cannot wait for signals: {error}"));

@@ -3,11 +3,13 @@
 //! Flags, `WEIR_*` variables and keys of the config file are one set, with that precedence. Only this directory
 //! knows defaults; `config/weir.toml` shows every key, and a test holds it against [`Config::default`].
 
+pub mod tcp;
 pub mod units;
 
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tcp::TcpStream;
 use units::{ByteSize, Span};
 
 /// Every key, as typed; absent means "the next source, or the default".
@@ -108,6 +110,15 @@ pub struct Settings {
     /// Record live streams into the library [default: true]
     #[arg(long, env = "WEIR_RECORD", value_name = "BOOL")]
     pub record: Option<bool>,
+    /// A TCP port that publishes a stream, as cam=127.0.0.1:9000; may be repeated [default: none]
+    #[arg(long, env = "WEIR_TCP", value_name = "NAME=ADDR", value_delimiter = ',')]
+    pub tcp: Option<Vec<TcpStream>>,
+    /// A TCP port where publishers begin with a line: PUBLISH name key [default: none]
+    #[arg(long, env = "WEIR_TCP_PREAMBLE", value_name = "ADDR")]
+    pub tcp_preamble: Option<SocketAddr>,
+    /// Let tcp listen on other addresses than loopback, where whoever connects may publish [default: false]
+    #[arg(long, env = "WEIR_TCP_PUBLIC", value_name = "BOOL")]
+    pub tcp_public: Option<bool>,
     /// Threads that wait for the disk on behalf of viewers [default: 8]
     #[arg(long, env = "WEIR_READ_THREADS", value_name = "N")]
     pub read_threads: Option<usize>,
@@ -153,6 +164,9 @@ pub struct Config {
     pub reconnect_window: Span,
     pub streams_max: usize,
     pub record: bool,
+    pub tcp: Vec<TcpStream>,
+    pub tcp_preamble: Option<SocketAddr>,
+    pub tcp_public: bool,
     pub read_threads: usize,
 }
 
@@ -199,6 +213,9 @@ impl Default for Config {
             reconnect_window: Span::from_secs(10),
             streams_max: 256,
             record: true,
+            tcp: Vec::new(),
+            tcp_preamble: None,
+            tcp_public: false,
             read_threads: 8,
         }
     }
@@ -231,6 +248,7 @@ impl Settings {
             ($($key:ident),* $(,)?) => {
                 Config {
                     $($key: self.$key.clone().or_else(|| file.$key.clone()).unwrap_or(defaults.$key),)*
+                    tcp_preamble: self.tcp_preamble.or(file.tcp_preamble),
                     admin_token: secret("admin_token", [
                         (&self.admin_token, &self.admin_token_file), (&file.admin_token, &file.admin_token_file)])?,
                     write_key: secret("write_key", [
@@ -266,6 +284,8 @@ impl Settings {
             reconnect_window,
             streams_max,
             record,
+            tcp,
+            tcp_public,
             read_threads,
         );
         config.check()?;
@@ -323,6 +343,9 @@ impl Config {
             if span.0.is_zero() {
                 return wrong(key, "longer than 0");
             }
+        }
+        if !self.tcp_public && self.tcp.iter().any(|stream| !stream.address.ip().is_loopback()) {
+            return wrong("tcp", "an address other than loopback lets anybody publish: tcp_public = true allows it");
         }
         let origin = self.cors_origin.as_str();
         if !(origin.is_empty() || origin == "*" || origin.starts_with("http://") || origin.starts_with("https://")) {

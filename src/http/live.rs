@@ -6,8 +6,9 @@ use super::live_file;
 use super::problem::Problem;
 use super::query::Query;
 use super::state::Edge;
-use crate::live::{Publication, PublishError, State, Stream};
-use crate::media::mp4::arrival::{Arrival, Wrong};
+use crate::ingest::Intake;
+use crate::live::{Init, PublishError, State, Stream, streams};
+use crate::media::mp4::arrival::Wrong;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -15,10 +16,6 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Names of routes below `/live/{name}`, which are no names of tracks or streams.
-const RESERVED: [&str; 4] = ["stream", "file", "index.m3u8", "master.m3u8"];
-/// Longest name of a stream.
-const NAME_BYTES_MAX: usize = 128;
 /// How far back `at` may reach, in seconds.
 const BACK_SECONDS_MAX: f64 = 7.0 * 86_400.0;
 
@@ -39,12 +36,13 @@ pub fn stream(call: &Call) -> Answer {
     let stream = find(call)?;
     let query = Query::parse(call.uri.query())?;
     let back = query.decimal_in("at", -BACK_SECONDS_MAX..=0.0)?;
+    let content_type = stream.status().init.as_deref().map_or("video/mp4", Init::content_type);
     let mut response = Response::new(Body::Empty);
     if call.method == http::Method::GET {
         let cursor = stream.view(back.map(|seconds| (-seconds * 1e6) as i64));
         *response.body_mut() = Body::Live(Box::new(LiveBody::new(cursor, Arc::clone(&call.conn))));
     }
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
@@ -52,7 +50,10 @@ pub fn stream(call: &Call) -> Answer {
 /// `PUT, POST /live/{name}`
 pub async fn publish(call: Call) -> Answer {
     let conn = Arc::clone(&call.conn);
-    let answer = receive(call).await;
+    // A task of its own: a publisher that closes right behind its last byte cancels the request, and what it sent in
+    // time must still be read.
+    let receiving = tokio::spawn(receive(call)).await;
+    let answer = receiving.unwrap_or_else(|_| Err(Problem::unavailable("the publication was given up", 1)));
     if answer.is_err() {
         conn.linger();
     }
@@ -62,9 +63,9 @@ pub async fn publish(call: Call) -> Answer {
 async fn receive(mut call: Call) -> Answer {
     call.authorize()?;
     let name = name(&call)?.to_owned();
-    let mut publication: Option<Publication> = None;
-    let (mut arrival, mut events) = (Arrival::default(), Vec::new());
-    let stall = call.edge.config.stall_limit.0;
+    let edge = Arc::clone(&call.edge);
+    let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name.clone(), call.conn.peer);
+    let stall = edge.config.stall_limit.0;
     loop {
         let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).await else {
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
@@ -75,31 +76,20 @@ async fn receive(mut call: Call) -> Answer {
             Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
-        let received = bytes.len() as u64;
-        let pushed = arrival.push(bytes, &mut events);
-        for event in events.drain(..) {
-            // The stream is taken with the first thing that is one: what cannot be parsed publishes nothing.
-            let publication = match &mut publication {
-                Some(publication) => publication,
-                none => none.insert(call.edge.streams.publish(&name, call.conn.peer).map_err(publish_problem)?),
-            };
-            publication.take(event).map_err(publish_problem)?;
-        }
-        if let Some(publication) = &publication {
-            publication.alive(received);
-        }
-        pushed.map_err(|error| publish_problem(error.into()))?;
+        intake.push(bytes).map_err(publish_problem)?;
     }
-    if let Some(publication) = publication {
-        publication.finish();
-        stored(&call, &name).await;
-    }
+    intake.end().map_err(publish_problem)?;
+    stored(&call, &name).await;
     Ok(empty(StatusCode::OK))
 }
 
 /// Who ended a stream is answered when its recording is a video, if that does not take long.
 async fn stored(call: &Call, name: &str) {
     const PATIENCE: Duration = Duration::from_secs(10);
+    if call.edge.streams.get(name).is_none_or(|stream| stream.extent().1) {
+        // A probe, while another publishes.
+        return;
+    }
     let _ = tokio::time::timeout(PATIENCE, call.edge.recorder.finished(name)).await;
 }
 
@@ -121,7 +111,7 @@ fn publish_problem(error: PublishError) -> Problem {
         PublishError::Busy | PublishError::TakenOver | PublishError::Ended => Problem::conflict(text),
         PublishError::TooMany { .. } => Problem::unavailable(text, 30),
         PublishError::Broken(broken) => match broken.kind {
-            Wrong::Format => Problem::unsupported_media_type(format!("{text}; send fragmented MP4")),
+            Wrong::Format => Problem::unsupported_media_type(format!("{text}; send fragmented MP4 or MPEG-TS")),
             Wrong::NoInit => Problem::precondition_failed(text),
             Wrong::Broken => Problem::bad_request(text),
         },
@@ -130,12 +120,8 @@ fn publish_problem(error: PublishError) -> Problem {
 
 fn name(call: &Call) -> Result<&str, Problem> {
     let name = call.uri.path().split('/').nth(2).unwrap_or_default();
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-    if !first || name.len() > NAME_BYTES_MAX || !name.bytes().all(legal) || RESERVED.contains(&name) {
-        return Err(Problem::bad_request(
-            "a stream's name is a letter or digit, then up to 127 letters, digits, '.', '_' or '-'",
-        ));
+    if !streams::is_name(name) {
+        return Err(Problem::bad_request(streams::NAME_RULE));
     }
     Ok(name)
 }
@@ -161,7 +147,7 @@ fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
     json!({
         "name": stream.name(),
         "state": state,
-        "container": "mp4",
+        "container": status.init.as_deref().map(Init::container),
         "window": {
             "from": seconds(status.from_us), "to": seconds(status.to_us), "bytes": status.window_bytes,
             "first_byte": first_byte, "last_byte": status.last_byte,

@@ -44,7 +44,12 @@ impl Body for LiveBody {
                 this.part = None;
             }
             match ready!(this.cursor.poll_next(cx)) {
-                Next::Init(init) => return Poll::Ready(Some(Ok(Frame::data(init.bytes.clone())))),
+                Next::Init(init) => {
+                    let bytes = init.bytes();
+                    if !bytes.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                }
                 Next::Part(part) => this.part = Some((part, 0)),
                 Next::End => this.ended = true,
             }

@@ -53,7 +53,8 @@ pub fn file(call: &Call) -> Answer {
     if let Some(content_range) = content_range {
         headers.insert(CONTENT_RANGE, header(content_range)?);
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
+    let content_type = stream.status().init.map_or("application/octet-stream", |init| init.content_type());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if call.method == Method::GET {
@@ -78,7 +79,7 @@ pub fn readable(edge: &Edge, stream: &Arc<Stream>) -> Vec<Span> {
     let mut spans = edge.recorder.tape(stream).map_or_else(Vec::new, |tape| tape.spans(&edge.library));
     let (extent, _) = stream.extent();
     let init = match stream.locate(extent.start) {
-        Located::Part(part) => Some(part.init.bytes.clone()).filter(|init| !init.is_empty()),
+        Located::Part(part) => Some(part.init.bytes()).filter(|init| !init.is_empty()),
         Located::Init(_) | Located::Before | Located::Ahead => None,
     };
     let mut newest = Span { range: extent, init, grows: true };

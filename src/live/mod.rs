@@ -5,11 +5,13 @@
 //! buffers. No viewer can slow the publisher: one that falls out of the window skips to the newest keyframe.
 //! Does not belong here: sockets, HTTP words, how parts are found in bytes (`media`).
 
+pub mod arrival;
 pub mod follow;
 pub mod stream;
 pub mod streams;
 pub mod window;
 
+pub use arrival::{Arrival, Arrived, Init};
 pub use follow::{Followed, Follower, Reader};
 pub use stream::{Cursor, Publication, PublishError, State, Stream};
 pub use streams::{LiveConfig, Streams};

@@ -3,8 +3,12 @@
 //! The lock is held for the time it takes to append or to clone one part, never across an await; a viewer waits for the
 //! next part with a waker that the publisher wakes.
 
+use super::arrival::{Arrived, Init};
 use super::window::{Bounds, Located, Part, Window};
-use crate::media::mp4::arrival::{ArrivalError, Event, Fragment, Init, shift_times};
+use crate::media::mp4::arrival::{self as mp4, ArrivalError, Fragment, shift_times};
+use crate::media::ts::arrival as ts;
+use crate::media::ts::rope::mark_discontinuity;
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -129,7 +133,7 @@ impl Stream {
         inner.publisher = Some(Publisher { address, since: SystemTime::now() });
         let epoch = inner.epoch;
         drop(inner);
-        Ok(Publication { stream: Arc::clone(self), epoch, init: None, shifts: None, finished: false })
+        Ok(Publication { stream: Arc::clone(self), epoch, init: None, joined: None, finished: false })
     }
 
     /// Ends the stream for every viewer.
@@ -237,6 +241,30 @@ pub struct Status {
 }
 
 impl Inner {
+    /// Whether players must start anew at what comes with this coding.
+    fn changes(&self, init: &Init) -> bool {
+        self.init.as_ref().is_some_and(|old| !old.same_coding(init))
+    }
+
+    fn append(&mut self, piece: Piece, init: Arc<Init>, bounds: Bounds) {
+        // The same coding keeps its init segment, so that bodies go on.
+        let init = match &self.init {
+            Some(old) if old.same_coding(&init) => Arc::clone(old),
+            _ => {
+                self.next_offset += init.bytes().len() as u64;
+                self.init = Some(Arc::clone(&init));
+                init
+            }
+        };
+        let Piece { rope, len, start_us, end_us, keyframe } = piece;
+        let (number, offset) = (self.next_number, self.next_offset);
+        self.next_number += 1;
+        self.next_offset += len;
+        self.end_us = self.end_us.max(end_us);
+        self.window.push(Arc::new(Part { number, offset, len, rope, start_us, end_us, keyframe, init }), bounds);
+        self.wake();
+    }
+
     fn wake(&mut self) {
         for (_, waker) in self.wakers.drain() {
             waker.wake();
@@ -249,21 +277,41 @@ pub struct Publication {
     stream: Arc<Stream>,
     epoch: u64,
     init: Option<Arc<Init>>,
-    /// What is added to each track's decode times; worked out at the first fragment.
-    shifts: Option<Vec<(u32, i64)>>,
+    joined: Option<Joined>,
     finished: bool,
 }
 
+/// How a publication goes on where the stream stands; worked out at its first part.
+enum Joined {
+    /// What is added to each track's decode times.
+    Mp4 { shifts: Vec<(u32, i64)> },
+    /// What is added to the times of parts, which is not written into them; PIDs that are not marked yet, and for how
+    /// many parts they are looked for.
+    Ts { shift_us: i64, unmarked: Vec<u16>, patience: u32 },
+}
+
+/// A part before it has its place in the stream.
+struct Piece {
+    rope: Vec<Bytes>,
+    len: u64,
+    start_us: i64,
+    end_us: i64,
+    keyframe: bool,
+}
+
 impl Publication {
-    /// Takes what the parser found.
-    pub fn take(&mut self, event: Event) -> Result<(), PublishError> {
+    /// Takes what the parser found. Gives the bytes that had to be copied.
+    pub fn take(&mut self, event: Arrived) -> Result<u64, PublishError> {
         match event {
-            Event::Init(init) => {
-                self.shifts = None;
-                self.init = Some(init);
-                Ok(())
+            Arrived::Init(init) => {
+                if matches!(init, Init::Mp4(_)) {
+                    self.joined = None;
+                }
+                self.init = Some(Arc::new(init));
+                Ok(0)
             }
-            Event::Fragment(fragment) => self.append(fragment),
+            Arrived::Fragment(fragment) => self.fragment(fragment),
+            Arrived::Part(part) => self.part(part),
         }
     }
 
@@ -274,56 +322,90 @@ impl Publication {
         inner.received_bytes += bytes;
     }
 
-    fn append(&mut self, mut fragment: Fragment) -> Result<(), PublishError> {
-        let Some(init) = self.init.clone() else { return Ok(()) };
+    /// The stream, if this publication may append to it.
+    fn inner(&self) -> Result<MutexGuard<'_, Inner>, PublishError> {
+        let inner = self.stream.lock();
+        match inner.state {
+            _ if inner.epoch != self.epoch => Err(PublishError::TakenOver),
+            State::Ended => Err(PublishError::Ended),
+            State::Live | State::Waiting => Ok(inner),
+        }
+    }
+
+    fn fragment(&mut self, mut fragment: Fragment) -> Result<u64, PublishError> {
+        let Some(current) = self.init.clone() else { return Ok(0) };
+        let Init::Mp4(init) = &*current else { return Ok(0) };
         if fragment.runs.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        let mut inner = self.stream.lock();
-        if inner.epoch != self.epoch {
-            return Err(PublishError::TakenOver);
-        }
-        if inner.state == State::Ended {
-            return Err(PublishError::Ended);
-        }
+        let stream = Arc::clone(&self.stream);
+        let mut inner = self.inner()?;
         let first_of_all = inner.next_number == 0;
         if first_of_all && !fragment.keyframe {
             // Nothing could be decoded from it.
-            return Ok(());
+            return Ok(0);
         }
-        let changed = inner.init.as_ref().is_some_and(|old| !old.same_coding(&init));
-        let joined = self.shifts.is_some() && !changed;
-        if !joined {
-            inner.discontinuities += u64::from(!first_of_all);
-            self.shifts = Some(shifts(&fragment, &init, inner.end_us, first_of_all));
-        }
-        let shifts = self.shifts.as_deref().unwrap_or_default();
+        let changed = inner.changes(&current);
+        let (end_us, mut new) = (inner.end_us, None);
+        let shifts = match &self.joined {
+            Some(Joined::Mp4 { shifts }) if !changed => shifts,
+            _ => {
+                inner.discontinuities += u64::from(!first_of_all);
+                new.insert(shifts(&fragment, init, end_us, first_of_all))
+            }
+        };
+        let mut copied = 0;
         if shifts.iter().any(|(_, shift)| *shift != 0) {
             fragment.rope[0] = shift_times(&fragment.rope[0], shifts)?;
+            copied = fragment.rope[0].len() as u64;
         }
-        let (start_us, end_us) = span_us(&fragment, &init, shifts);
-        if inner.init.as_ref().is_none_or(|old| changed || old.bytes.is_empty()) {
-            inner.next_offset += init.bytes.len() as u64;
-            inner.init = Some(Arc::clone(&init));
+        let (start_us, end_us) = span_us(&fragment, init, shifts);
+        let Fragment { rope, len, keyframe, .. } = fragment;
+        inner.append(Piece { rope, len, start_us, end_us, keyframe }, current.clone(), stream.bounds);
+        drop(inner);
+        if let Some(shifts) = new {
+            self.joined = Some(Joined::Mp4 { shifts });
         }
-        let current = inner.init.clone().unwrap_or(init);
-        let part = Part {
-            number: inner.next_number,
-            offset: inner.next_offset,
-            len: fragment.len,
-            rope: fragment.rope,
-            start_us,
-            end_us,
-            keyframe: fragment.keyframe,
-            init: current,
-        };
-        inner.next_number += 1;
-        inner.next_offset += fragment.len;
-        inner.end_us = inner.end_us.max(end_us);
-        let bounds = self.stream.bounds;
-        inner.window.push(Arc::new(part), bounds);
-        inner.wake();
-        Ok(())
+        Ok(copied)
+    }
+
+    fn part(&mut self, mut part: ts::Part) -> Result<u64, PublishError> {
+        /// Parts in which streams that send seldom are looked for.
+        const PATIENCE: u32 = 20;
+        let Some(current) = self.init.clone() else { return Ok(0) };
+        let Init::Ts(init) = &*current else { return Ok(0) };
+        let mut joined = self.joined.take();
+        let mut inner = self.inner()?;
+        let first_of_all = inner.next_number == 0;
+        let changed = inner.changes(&current);
+        if joined.is_none() {
+            if !part.keyframe {
+                // Nothing could be decoded from it.
+                return Ok(0);
+            }
+            let unmarked = if first_of_all { Vec::new() } else { init.pids() };
+            let shift_us = shift_us(part.start_us, inner.end_us, first_of_all);
+            inner.discontinuities += u64::from(!first_of_all);
+            joined = Some(Joined::Ts { shift_us, unmarked, patience: PATIENCE });
+        } else {
+            inner.discontinuities += u64::from(changed || part.jump);
+        }
+        let mut copied = 0;
+        let mut shift = 0;
+        if let Some(Joined::Ts { shift_us, unmarked, patience }) = &mut joined {
+            shift = *shift_us;
+            if *patience > 0 && !unmarked.is_empty() {
+                *patience -= 1;
+                copied = mark_discontinuity(&mut part.rope, unmarked);
+            }
+        }
+        let (start_us, end_us) = (part.start_us.saturating_add(shift), part.end_us.saturating_add(shift));
+        let (len, rope) = (part.rope.len(), part.rope.into_pieces());
+        let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe };
+        inner.append(piece, current.clone(), self.stream.bounds);
+        drop(inner);
+        self.joined = joined;
+        Ok(copied)
     }
 
     /// The publisher said that this was all: the stream ends.
@@ -346,13 +428,21 @@ impl Drop for Publication {
 
 /// What each track's times are moved by, so that the publication goes on where the stream stands. A stream's first
 /// publication keeps its times.
-fn shifts(fragment: &Fragment, init: &Init, end_us: i64, first_of_all: bool) -> Vec<(u32, i64)> {
+fn shifts(fragment: &Fragment, init: &mp4::Init, end_us: i64, first_of_all: bool) -> Vec<(u32, i64)> {
     let earliest_us = fragment.runs.iter().map(|run| ticks_to_us(run.start, run.timescale)).min().unwrap_or(0);
     let move_us = if first_of_all || earliest_us >= end_us { 0 } else { end_us - earliest_us };
     init.timescales().map(|(id, timescale)| (id, us_to_ticks(move_us, timescale))).collect()
 }
 
-fn span_us(fragment: &Fragment, init: &Init, shifts: &[(u32, i64)]) -> (i64, i64) {
+/// The same for parts whose times stand nowhere but in the window.
+fn shift_us(start_us: i64, end_us: i64, first_of_all: bool) -> i64 {
+    /// A clock that is further ahead than this is another one.
+    const AHEAD_US: i64 = 60_000_000;
+    let on_time = (0..=AHEAD_US).contains(&start_us.saturating_sub(end_us));
+    if first_of_all || on_time { 0 } else { end_us.saturating_sub(start_us) }
+}
+
+fn span_us(fragment: &Fragment, init: &mp4::Init, shifts: &[(u32, i64)]) -> (i64, i64) {
     let shifted = |track: usize, ticks: i64| {
         let id = init.track_id(track);
         ticks.saturating_add(shifts.iter().find(|(t, _)| *t == id).map_or(0, |(_, shift)| *shift))

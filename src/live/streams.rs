@@ -7,6 +7,20 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+/// What [`is_name`] holds names to, for people.
+pub const NAME_RULE: &str = "a stream's name is a letter or digit, then up to 127 letters, digits, '.', '_' or '-'";
+/// Names of routes below `/live/{name}`, which are no names of tracks or streams.
+const RESERVED: [&str; 4] = ["stream", "file", "index.m3u8", "master.m3u8"];
+/// Longest name of a stream.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Whether a stream may be called this.
+pub fn is_name(name: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    first && name.len() <= NAME_BYTES_MAX && name.bytes().all(legal) && !RESERVED.contains(&name)
+}
+
 /// How streams behave; all of it is configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveConfig {

@@ -3,7 +3,7 @@
 //!
 //! PURE: parts in, parts out; no clock, no locks.
 
-use crate::media::mp4::arrival::Init;
+use super::arrival::Init;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct Part {
 impl Part {
     /// Where the init segment begins if this is the first part after it.
     pub fn init_offset(&self) -> u64 {
-        self.offset.saturating_sub(self.init.bytes.len() as u64)
+        self.offset.saturating_sub(self.init.bytes().len() as u64)
     }
 }
 
@@ -111,7 +111,7 @@ impl Window {
         // Between two parts, or before the very first one, only the init segment of the later one can lie.
         let known = after > 0 || next.number == 0;
         match offset.checked_sub(next.init_offset()).and_then(|skip| usize::try_from(skip).ok()) {
-            Some(skip) if known && skip < next.init.bytes.len() => Located::Init(next.init.bytes.slice(skip..)),
+            Some(skip) if known && skip < next.init.bytes().len() => Located::Init(next.init.bytes().slice(skip..)),
             _ => Located::Before,
         }
     }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn part(number: u64, keyframe: bool) -> Arc<Part> {
-        let init = Init::for_tests();
+        let init = Arc::new(Init::Mp4(crate::media::mp4::arrival::Init::for_tests()));
         let start_us = number as i64 * 500_000;
         let rope = vec![Bytes::from(vec![0; 100])];
         let (offset, end_us) = (number * 100, start_us + 500_000);

@@ -173,11 +173,11 @@ impl Recorder {
 
     /// Begins a recording with a part; `before` is where the part before it ended.
     async fn begin(&mut self, part: &Arc<Part>, before: u64) {
-        let extension = extension(part);
+        let extension = part.init.container();
         let stem = stem(&self.name, SystemTime::now());
         let announced = format!("{stem}.{extension}");
         let room = if self.failed.is_some() { RETRY_ROOM } else { 0 };
-        let (library, init) = (self.library.clone(), part.init.bytes.clone());
+        let (library, init) = (self.library.clone(), part.init.bytes());
         let begun = self.pool.run(move || {
             let mut file = library.begin_recording(&stem, extension, room)?;
             if let Err(error) = file.append(&[init]) {
@@ -191,7 +191,7 @@ impl Recorder {
             Ok(begun) => begun,
             Err(error) => return self.not_begun(announced, part, &error),
         };
-        let init_bytes = part.init.bytes.len() as u64;
+        let init_bytes = part.init.bytes().len() as u64;
         let shift = part.init_offset();
         self.tape.push(Recording {
             status: Status {
@@ -204,7 +204,7 @@ impl Recorder {
             // The stream has the init segment at this place only if nothing else was sent between.
             from: if before == shift { shift } else { part.offset },
             shift,
-            init: part.init.bytes.clone(),
+            init: part.init.bytes(),
             source: Source::Growing(Arc::new(reader)),
         });
         tracing::info!(stream = self.name, id = file.id(), "recording");
@@ -291,7 +291,7 @@ impl Writing {
     fn publish(self, name: &str, error: Option<&RecordError>) {
         let tape = self.tape;
         let written = self.file.written();
-        if written <= self.of.init.bytes.len() as u64 {
+        if written <= self.of.init.bytes().len() as u64 {
             self.file.discard();
             tape.update(|recording| {
                 recording.status.bytes = 0;
@@ -328,13 +328,6 @@ impl Recording {
             self.status.error = Some(error.to_string());
         }
     }
-}
-
-/// `ts` where the media is MPEG-TS packets, else `mp4`.
-fn extension(part: &Part) -> &'static str {
-    const TS_SYNC: u8 = 0x47;
-    let first = part.rope.first().and_then(|buffer| buffer.first());
-    if first == Some(&TS_SYNC) { "ts" } else { "mp4" }
 }
 
 /// `{name}-20261122T154400Z`, in UTC; the name is cut where an id would be too long.

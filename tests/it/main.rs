@@ -14,6 +14,7 @@ mod library;
 mod library_changes;
 mod live;
 mod live_record;
+mod live_ts;
 mod ranges;
 mod seek;
 mod tidy;
