@@ -89,7 +89,19 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let admin_thread = start_admin(&edge, admin_listeners, token, admin_end.clone()).map_err(StartError::Thread)?;
     let ingest_thread = start_tcp(&edge, tcp_listeners).map_err(StartError::Thread)?;
     edge.library.start_background();
-    Ok(Running { media, admin, tcp, edge, generated_key, drain, admin_end, cores, recording, admin_thread, ingest_thread })
+    Ok(Running {
+        media,
+        admin,
+        tcp,
+        edge,
+        generated_key,
+        drain,
+        admin_end,
+        cores,
+        recording,
+        admin_thread,
+        ingest_thread,
+    })
 }
 
 impl Running {

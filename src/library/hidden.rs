@@ -128,7 +128,10 @@ impl Hidden {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if !fs::symlink_metadata(&directory)?.is_dir() {
-                        return Err(io::Error::new(io::ErrorKind::NotADirectory, "a directory below .weir is something else"));
+                        return Err(io::Error::new(
+                            io::ErrorKind::NotADirectory,
+                            "a directory below .weir is something else",
+                        ));
                     }
                 }
                 Err(error) => return Err(error),

@@ -198,7 +198,8 @@ impl Target {
                 if self.fails_after.is_some_and(|bytes| written >= bytes) {
                     return Err(WriteError::Full(None));
                 }
-                let slices: Vec<IoSlice<'_>> = pieces.iter().take(QUEUE_PIECES).map(|piece| IoSlice::new(piece)).collect();
+                let slices: Vec<IoSlice<'_>> =
+                    pieces.iter().take(QUEUE_PIECES).map(|piece| IoSlice::new(piece)).collect();
                 rustix::io::pwritev(&self.file.file, &slices, self.offset + written)
             };
             match n {

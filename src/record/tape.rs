@@ -174,9 +174,7 @@ impl Tape {
                     let end = recording.status.bytes.min(start.saturating_add(max as u64));
                     let found = match &recording.source {
                         Source::Growing(file) => Found::Growing(Arc::clone(file)),
-                        Source::Video(etag) => {
-                            Found::Video { id: recording.status.video.clone(), etag: etag.clone() }
-                        }
+                        Source::Video(etag) => Found::Video { id: recording.status.video.clone(), etag: etag.clone() },
                         Source::None => return None,
                     };
                     return Some((start..end, found));

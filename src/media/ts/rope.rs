@@ -154,8 +154,7 @@ mod tests {
             packet
         };
         // 0x100 with an adaptation field (counter 5), 0x101 without one (counter 0), then both again.
-        let data =
-            [packet(0, 0x35, 7), packet(1, 0x10, 0), packet(0, 0x36, 7), packet(1, 0x11, 0)].concat();
+        let data = [packet(0, 0x35, 7), packet(1, 0x10, 0), packet(0, 0x36, 7), packet(1, 0x11, 0)].concat();
         for step in [1, 100, 188, 1000] {
             let mut rope = rope_of(&data, step);
             let mut pids = vec![0x101, 0x100, 0x102];
