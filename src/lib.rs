@@ -13,5 +13,6 @@ pub mod live;
 pub mod media;
 pub mod net;
 pub mod observe;
+pub mod record;
 pub mod server;
 pub mod store;

@@ -15,11 +15,13 @@ use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Streams};
 use crate::net::{self, Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
+use crate::record::{self, Job, Recorder};
 use crate::store::Pool;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 /// A server that is up.
@@ -35,6 +37,7 @@ pub struct Running {
     /// The admin listener outlives the media cores, so that `/readyz` tells of the drain until the end.
     admin_end: CancellationToken,
     cores: Cores,
+    recording: Cores,
     admin_thread: Cores,
     ingest_thread: Cores,
 }
@@ -63,12 +66,14 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let admin_listeners = listen("admin", config.admin, 1)?;
     let tcp_listeners = listen_tcp(&config)?;
     let library = Library::open(library_config(&config))?;
+    let (recorder, jobs) = recorder(&config, &library);
     let token = config.admin_token.clone().map(WriteKey::new).transpose();
     let token = token.map_err(|error| StartError::Key(format!("admin_token: {error}")))?;
     let (write_key, generated_key) = write_key(&config)?;
     let traffic = Arc::new(Traffic::default());
     let edge = Arc::new(Edge {
         library,
+        recorder: Arc::clone(&recorder),
         streams: Streams::new(live_config(&config)),
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
@@ -78,13 +83,26 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         config,
     });
     let admin_end = CancellationToken::new();
+    let recording = start_recorder(&edge, jobs).map_err(StartError::Thread)?;
     let (media, admin) = (listeners.address, admin_listeners.address);
     let tcp = tcp_listeners.iter().map(|listener| (listener.stream.clone(), listener.address)).collect();
     let cores = start_media(&edge, listeners, traffic).map_err(StartError::Thread)?;
     let admin_thread = start_admin(&edge, admin_listeners, token, admin_end.clone()).map_err(StartError::Thread)?;
     let ingest_thread = start_tcp(&edge, tcp_listeners).map_err(StartError::Thread)?;
     edge.library.start_background();
-    Ok(Running { media, admin, tcp, edge, generated_key, drain, admin_end, cores, admin_thread, ingest_thread })
+    Ok(Running {
+        media,
+        admin,
+        tcp,
+        edge,
+        generated_key,
+        drain,
+        admin_end,
+        cores,
+        recording,
+        admin_thread,
+        ingest_thread,
+    })
 }
 
 impl Running {
@@ -97,6 +115,10 @@ impl Running {
     /// Waits until the server has drained; false when a core died of a bug.
     pub fn wait(self) -> bool {
         let cores = self.cores.join();
+        // What was recorded becomes videos before the process ends.
+        self.edge.streams.end_all();
+        self.edge.recorder.close();
+        let cores = self.recording.join() && cores;
         self.admin_end.cancel();
         let ingest = self.ingest_thread.join();
         self.admin_thread.join() && cores && ingest
@@ -162,6 +184,28 @@ fn live_config(config: &Config) -> LiveConfig {
         streams_max: config.streams_max,
         reconnect_window: config.reconnect_window.0,
     }
+}
+
+/// The recorder; off where the library takes no videos. Takes up what a crash interrupted.
+fn recorder(config: &Config, library: &Library) -> (Arc<Recorder>, Option<UnboundedReceiver<Job>>) {
+    if !library.is_writable() {
+        return (Arc::new(Recorder::off(library.clone())), None);
+    }
+    record::recover::recover(library);
+    if !config.record {
+        return (Arc::new(Recorder::off(library.clone())), None);
+    }
+    let (recorder, jobs) = Recorder::new(library.clone());
+    (Arc::new(recorder), Some(jobs))
+}
+
+/// The recorder has a thread of its own; the disk work is on its pool.
+fn start_recorder(edge: &Arc<Edge>, jobs: Option<UnboundedReceiver<Job>>) -> io::Result<Cores> {
+    let recorder = Arc::clone(&edge.recorder);
+    edge.streams.on_new(move |stream| recorder.begin(stream));
+    let recorder = Arc::clone(&edge.recorder);
+    let tasks = jobs.map(|jobs| move || async move { recorder.run(jobs).await });
+    Cores::start("record", false, tasks.into_iter().collect())
 }
 
 /// Ends streams whose publisher stayed away, and all of them when the server drains.

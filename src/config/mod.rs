@@ -107,6 +107,9 @@ pub struct Settings {
     /// Live streams at most; one more is answered 503 [default: 256]
     #[arg(long, env = "WEIR_STREAMS_MAX", value_name = "N")]
     pub streams_max: Option<usize>,
+    /// Record live streams into the library [default: true]
+    #[arg(long, env = "WEIR_RECORD", value_name = "BOOL")]
+    pub record: Option<bool>,
     /// A TCP port that publishes a stream, as cam=127.0.0.1:9000; may be repeated [default: none]
     #[arg(long, env = "WEIR_TCP", value_name = "NAME=ADDR", value_delimiter = ',')]
     pub tcp: Option<Vec<TcpStream>>,
@@ -160,6 +163,7 @@ pub struct Config {
     pub window_bytes: ByteSize,
     pub reconnect_window: Span,
     pub streams_max: usize,
+    pub record: bool,
     pub tcp: Vec<TcpStream>,
     pub tcp_preamble: Option<SocketAddr>,
     pub tcp_public: bool,
@@ -210,6 +214,7 @@ impl Default for Config {
             window_bytes: ByteSize(256 << 20),
             reconnect_window: Span::from_secs(10),
             streams_max: 256,
+            record: true,
             tcp: Vec::new(),
             tcp_preamble: None,
             tcp_public: false,
@@ -302,6 +307,7 @@ impl Settings {
             window_bytes,
             reconnect_window,
             streams_max,
+            record,
             tcp,
             tcp_public,
             read_threads,

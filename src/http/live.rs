@@ -2,8 +2,10 @@
 
 use super::answer::{Answer, Body, Call, empty, json};
 use super::live_body::LiveBody;
+use super::live_file;
 use super::problem::Problem;
 use super::query::Query;
+use super::state::Edge;
 use crate::ingest::Intake;
 use crate::live::{Init, PublishError, State, Stream, streams};
 use crate::media::mp4::arrival::Wrong;
@@ -12,21 +14,21 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// How far back `at` may reach, in seconds.
 const BACK_SECONDS_MAX: f64 = 7.0 * 86_400.0;
 
 /// `GET /live`
 pub fn list(call: &Call) -> Answer {
-    let streams: Vec<Value> = call.edge.streams.list().iter().map(|stream| describe(stream)).collect();
+    let streams: Vec<Value> = call.edge.streams.list().iter().map(|stream| describe(&call.edge, stream)).collect();
     json(&Value::Array(streams), "no-store")
 }
 
 /// `GET /live/{name}`
 pub fn one(call: &Call) -> Answer {
     let stream = find(call)?;
-    json(&describe(&stream), "no-store")
+    json(&describe(&call.edge, &stream), "no-store")
 }
 
 /// `GET /live/{name}/stream`
@@ -62,7 +64,7 @@ async fn receive(mut call: Call) -> Answer {
     call.authorize()?;
     let name = name(&call)?.to_owned();
     let edge = Arc::clone(&call.edge);
-    let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name, call.conn.peer);
+    let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name.clone(), call.conn.peer);
     let stall = edge.config.stall_limit.0;
     loop {
         let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).await else {
@@ -77,13 +79,26 @@ async fn receive(mut call: Call) -> Answer {
         intake.push(bytes).map_err(publish_problem)?;
     }
     intake.end().map_err(publish_problem)?;
+    stored(&call, &name).await;
     Ok(empty(StatusCode::OK))
 }
 
+/// Who ended a stream is answered when its recording is a video, if that does not take long.
+async fn stored(call: &Call, name: &str) {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    if call.edge.streams.get(name).is_none_or(|stream| stream.extent().1) {
+        // A probe, while another publishes.
+        return;
+    }
+    let _ = tokio::time::timeout(PATIENCE, call.edge.recorder.finished(name)).await;
+}
+
 /// `DELETE /live/{name}`
-pub fn end(call: &Call) -> Answer {
+pub async fn end(call: &Call) -> Answer {
     call.authorize()?;
-    if call.edge.streams.end(name(call)?) {
+    let name = name(call)?;
+    if call.edge.streams.end(name) {
+        stored(call, name).await;
         Ok(empty(StatusCode::NO_CONTENT))
     } else {
         Err(Problem::not_found("there is no live stream with this name; /live lists them"))
@@ -111,12 +126,12 @@ fn name(call: &Call) -> Result<&str, Problem> {
     Ok(name)
 }
 
-fn find(call: &Call) -> Result<Arc<Stream>, Problem> {
+pub(super) fn find(call: &Call) -> Result<Arc<Stream>, Problem> {
     let missing = || Problem::not_found("there is no live stream with this name; /live lists them");
     call.edge.streams.get(name(call)?).ok_or_else(missing)
 }
 
-fn describe(stream: &Stream) -> Value {
+fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
     let status = stream.status();
     let seconds = |us: Option<i64>| us.map(|us| us as f64 / 1e6);
     let state = match status.state {
@@ -124,6 +139,8 @@ fn describe(stream: &Stream) -> Value {
         State::Waiting => "waiting",
         State::Ended => "ended",
     };
+    let readable = live_file::readable(edge, stream);
+    let first_byte = status.first_byte.map(|first| readable.first().map_or(first, |span| span.range.start));
     let publisher = status
         .publisher
         .map(|publisher| json!({ "address": publisher.address.to_string(), "since": rfc3339(publisher.since) }));
@@ -133,18 +150,33 @@ fn describe(stream: &Stream) -> Value {
         "container": status.init.as_deref().map(Init::container),
         "window": {
             "from": seconds(status.from_us), "to": seconds(status.to_us), "bytes": status.window_bytes,
-            "first_byte": status.first_byte, "last_byte": status.last_byte,
+            "first_byte": first_byte, "last_byte": status.last_byte,
         },
         "publisher": publisher,
         "viewers": status.viewers,
         "lagged": status.lagged,
         "discontinuities": status.discontinuities,
         "received_bytes": status.received_bytes,
-        "links": { "stream": format!("/live/{}/stream", stream.name()) },
+        "recording": recording(edge, stream),
+        "links": {
+            "stream": format!("/live/{}/stream", stream.name()), "file": format!("/live/{}/file", stream.name()),
+        },
     })
 }
 
 /// `2026-11-22T15:44:00Z`: an HTTP date has the calendar already.
+/// The newest recording of a stream.
+fn recording(edge: &Edge, stream: &Arc<Stream>) -> Value {
+    let Some(status) = edge.recorder.tape(stream).and_then(|tape| tape.status()) else { return Value::Null };
+    json!({
+        "video": status.video,
+        "bytes": status.bytes,
+        "synced_bytes": status.synced_bytes,
+        "state": if status.recording { "recording" } else { "stopped" },
+        "error": status.error,
+    })
+}
+
 fn rfc3339(time: SystemTime) -> Option<String> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let date = super::conditional::http_date(time)?;
@@ -156,7 +188,7 @@ fn rfc3339(time: SystemTime) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn dates_of_rfc_3339() {

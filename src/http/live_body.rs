@@ -1,6 +1,6 @@
 //! The endless body of a viewer: the init segment, then each part as it arrives, as the very buffers it came in.
 
-use crate::live::stream::Next;
+use crate::live::Next;
 use crate::live::{Cursor, Part};
 use crate::net::Conn;
 use bytes::Bytes;

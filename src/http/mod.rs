@@ -14,6 +14,8 @@ pub mod fmp4;
 pub mod id;
 pub mod live;
 pub mod live_body;
+pub mod live_file;
+pub mod live_range;
 pub mod media_body;
 pub mod multipart;
 pub mod page;
@@ -55,9 +57,10 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::Upload if read => upload::missing(&call).await,
         Route::Live if read => live::list(&call),
         Route::LiveStream if method == Method::PUT || method == Method::POST => live::publish(call).await,
-        Route::LiveStream if method == Method::DELETE => live::end(&call),
+        Route::LiveStream if method == Method::DELETE => live::end(&call).await,
         Route::LiveStream if read => live::one(&call),
         Route::LiveBody if read => live::stream(&call),
+        Route::LiveFile if read => live_file::file(&call),
         Route::LiveStream => other_method(&method, PUBLISH),
         Route::Video => other_method(&method, READ_WRITE),
         // `OPTIONS *` asks what the server as a whole can do (RFC 9110 §9.3.7).

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::library::Library;
 use crate::live::Streams;
 use crate::observe::metrics::Metrics;
+use crate::record::Recorder;
 use crate::store::Pool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Edge {
     pub config: Config,
     pub library: Library,
+    pub recorder: Arc<Recorder>,
     pub streams: Streams,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,

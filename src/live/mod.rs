@@ -6,11 +6,15 @@
 //! Does not belong here: sockets, HTTP words, how parts are found in bytes (`media`).
 
 pub mod arrival;
+pub mod cursor;
+pub mod follow;
 pub mod stream;
 pub mod streams;
 pub mod window;
 
 pub use arrival::{Arrival, Arrived, Init};
-pub use stream::{Cursor, Publication, PublishError, State, Stream};
+pub use cursor::{Cursor, Next};
+pub use follow::{Followed, Follower, Reader};
+pub use stream::{Publication, PublishError, State, Stream};
 pub use streams::{LiveConfig, Streams};
-pub use window::Part;
+pub use window::{Located, Part};

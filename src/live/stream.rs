@@ -4,20 +4,20 @@
 //! next part with a waker that the publisher wakes.
 
 use super::arrival::{Arrived, Init};
-use super::window::{Bounds, Part, Window};
+use super::cursor::Cursor;
+use super::window::{Bounds, Located, Part, Window};
 use crate::media::mp4::arrival::{self as mp4, ArrivalError, Fragment, shift_times};
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::mark_discontinuity;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A viewer that fell out of the window this often is ended.
-const LAGS_MAX: u32 = 8;
 /// A publisher that has sent nothing for this long may be replaced.
 const SILENT: Duration = Duration::from_secs(5);
 
@@ -25,8 +25,8 @@ pub struct Stream {
     name: String,
     bounds: Bounds,
     inner: Mutex<Inner>,
-    viewers: AtomicU64,
-    lagged: AtomicU64,
+    pub(super) viewers: AtomicU64,
+    pub(super) lagged: AtomicU64,
     next_viewer: AtomicU64,
 }
 
@@ -47,9 +47,9 @@ pub struct Publisher {
     pub since: SystemTime,
 }
 
-struct Inner {
-    state: State,
-    window: Window,
+pub(super) struct Inner {
+    pub(super) state: State,
+    pub(super) window: Window,
     init: Option<Arc<Init>>,
     publisher: Option<Publisher>,
     /// Which publication may append; an older one that still runs was taken over.
@@ -62,7 +62,7 @@ struct Inner {
     end_us: i64,
     discontinuities: u64,
     received_bytes: u64,
-    wakers: HashMap<u64, Waker>,
+    pub(super) wakers: HashMap<u64, Waker>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,7 @@ impl Stream {
         &self.name
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,7 +159,47 @@ impl Stream {
     pub fn view(self: &Arc<Self>, back_us: Option<i64>) -> Cursor {
         self.viewers.fetch_add(1, Relaxed);
         let id = self.next_viewer.fetch_add(1, Relaxed);
-        Cursor { stream: Arc::clone(self), id, next: None, init: None, back_us, lags: 0 }
+        Cursor::new(Arc::clone(self), id, back_us)
+    }
+
+    /// A number for one that waits for parts; [`Stream::forget`] takes it back.
+    pub(super) fn waiter(&self) -> u64 {
+        self.next_viewer.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn forget(&self, waiter: u64) {
+        self.lock().wakers.remove(&waiter);
+    }
+
+    /// Asks the window; pending when it says that what is asked for is not there yet, `None` when it never will be.
+    pub(super) fn poll_window<T>(
+        &self,
+        waiter: u64,
+        cx: &Context<'_>,
+        ask: impl FnOnce(&Window) -> Option<T>,
+    ) -> Poll<Option<T>> {
+        let mut inner = self.lock();
+        match ask(&inner.window) {
+            Some(found) => Poll::Ready(Some(found)),
+            None if inner.state == State::Ended => Poll::Ready(None),
+            None => {
+                inner.wakers.insert(waiter, cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// What the window has at a byte offset.
+    pub fn locate(&self, offset: u64) -> Located {
+        self.lock().window.at(offset)
+    }
+
+    /// The bytes of the stream that are in the window, and whether more will come. Empty at the end before the first
+    /// part.
+    pub fn extent(&self) -> (Range<u64>, bool) {
+        let inner = self.lock();
+        let end = inner.next_offset;
+        (inner.window.first_byte().unwrap_or(end)..end, inner.state != State::Ended)
     }
 
     /// Figures for `GET /live/{name}`.
@@ -420,82 +460,4 @@ fn us_to_ticks(us: i64, timescale: u32) -> i64 {
     // Rounded up: the first new sample may not begin before the last old one ends.
     let ticks = i128::from(us) * i128::from(timescale);
     i64::try_from(ticks.div_euclid(1_000_000) + i128::from(ticks.rem_euclid(1_000_000) > 0)).unwrap_or(i64::MAX)
-}
-
-/// A viewer's place in a stream.
-pub struct Cursor {
-    stream: Arc<Stream>,
-    id: u64,
-    next: Option<u64>,
-    init: Option<Arc<Init>>,
-    back_us: Option<i64>,
-    lags: u32,
-}
-
-/// What a viewer gets next.
-pub enum Next {
-    /// Play this first.
-    Init(Arc<Init>),
-    Part(Arc<Part>),
-    /// The stream has ended, its coding changed, or this viewer is too slow.
-    End,
-}
-
-impl Cursor {
-    /// The next thing to send; pending until there is one.
-    pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Next> {
-        let stream = Arc::clone(&self.stream);
-        let mut inner = stream.lock();
-        let part = match self.next {
-            None => self.join(&inner.window),
-            Some(next) => self.follow(&inner.window, next),
-        };
-        let Some(part) = part else {
-            if inner.state == State::Ended {
-                return Poll::Ready(Next::End);
-            }
-            inner.wakers.insert(self.id, cx.waker().clone());
-            return Poll::Pending;
-        };
-        drop(inner);
-        match &self.init {
-            None => {
-                self.init = Some(Arc::clone(&part.init));
-                self.next = Some(part.number);
-                Poll::Ready(Next::Init(Arc::clone(&part.init)))
-            }
-            // A body has one init segment: a player must ask again.
-            Some(init) if !Arc::ptr_eq(init, &part.init) => Poll::Ready(Next::End),
-            Some(_) if self.lags > LAGS_MAX => Poll::Ready(Next::End),
-            Some(_) => {
-                self.next = Some(part.number + 1);
-                Poll::Ready(Next::Part(part))
-            }
-        }
-    }
-
-    fn join(&self, window: &Window) -> Option<Arc<Part>> {
-        let last_us = window.last()?.end_us;
-        match self.back_us {
-            None => window.newest_keyframe().cloned(),
-            Some(back) => window.keyframe_at(last_us.saturating_sub(back)).cloned(),
-        }
-    }
-
-    /// The next part, or the newest keyframe if that one has left the window.
-    fn follow(&mut self, window: &Window, next: u64) -> Option<Arc<Part>> {
-        if window.first().is_some_and(|first| first.number > next) {
-            self.lags += 1;
-            self.stream.lagged.fetch_add(1, Relaxed);
-            return window.newest_keyframe().cloned();
-        }
-        window.get(next).cloned()
-    }
-}
-
-impl Drop for Cursor {
-    fn drop(&mut self) {
-        self.stream.viewers.fetch_sub(1, Relaxed);
-        self.stream.lock().wakers.remove(&self.id);
-    }
 }

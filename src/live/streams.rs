@@ -4,7 +4,7 @@ use super::stream::{Publication, PublishError, Stream};
 use super::window::Bounds;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What [`is_name`] holds names to, for people.
@@ -30,14 +30,23 @@ pub struct LiveConfig {
     pub reconnect_window: Duration,
 }
 
+/// Told of every new stream, before its first part.
+type OnNew = Box<dyn Fn(&Arc<Stream>) + Send + Sync>;
+
 pub struct Streams {
     config: LiveConfig,
+    on_new: OnceLock<OnNew>,
     by_name: Mutex<BTreeMap<String, Arc<Stream>>>,
 }
 
 impl Streams {
     pub fn new(config: LiveConfig) -> Self {
-        Self { config, by_name: Mutex::default() }
+        Self { config, on_new: OnceLock::new(), by_name: Mutex::default() }
+    }
+
+    /// Has `told` called for every stream from now on. It must not block. Only the first call counts.
+    pub fn on_new(&self, told: impl Fn(&Arc<Stream>) + Send + Sync + 'static) {
+        let _ = self.on_new.set(Box::new(told));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Stream>>> {
@@ -66,6 +75,9 @@ impl Streams {
             return Err(PublishError::TooMany { max: self.config.streams_max });
         }
         let stream = Stream::new(name.to_owned(), self.config.window);
+        if let Some(told) = self.on_new.get() {
+            told(&stream);
+        }
         streams.insert(name.to_owned(), Arc::clone(&stream));
         stream.publish(address)
     }

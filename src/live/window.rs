@@ -25,6 +25,25 @@ pub struct Part {
     pub init: Arc<Init>,
 }
 
+impl Part {
+    /// Where the init segment begins if this is the first part after it.
+    pub fn init_offset(&self) -> u64 {
+        self.offset.saturating_sub(self.init.bytes().len() as u64)
+    }
+}
+
+/// What a window has at a byte offset.
+pub enum Located {
+    /// The part that holds the byte.
+    Part(Arc<Part>),
+    /// From the byte to the end of its init segment.
+    Init(Bytes),
+    /// No longer there.
+    Before,
+    /// Not yet there.
+    Ahead,
+}
+
 /// The parts that can still be read.
 #[derive(Default)]
 pub struct Window {
@@ -74,6 +93,29 @@ impl Window {
         self.parts.get(usize::try_from(number.checked_sub(first)?).ok()?)
     }
 
+    /// Offset of the oldest byte that is here; the first init segment of the stream counts as part of its first part.
+    pub fn first_byte(&self) -> Option<u64> {
+        let first = self.first()?;
+        Some(if first.number == 0 { first.init_offset() } else { first.offset })
+    }
+
+    /// What lies at a byte offset of the stream.
+    pub fn at(&self, offset: u64) -> Located {
+        let after = self.parts.partition_point(|part| part.offset <= offset);
+        if let Some(part) = after.checked_sub(1).and_then(|at| self.parts.get(at))
+            && offset < part.offset + part.len
+        {
+            return Located::Part(Arc::clone(part));
+        }
+        let Some(next) = self.parts.get(after) else { return Located::Ahead };
+        // Between two parts, or before the very first one, only the init segment of the later one can lie.
+        let known = after > 0 || next.number == 0;
+        match offset.checked_sub(next.init_offset()).and_then(|skip| usize::try_from(skip).ok()) {
+            Some(skip) if known && skip < next.init.bytes().len() => Located::Init(next.init.bytes().slice(skip..)),
+            _ => Located::Before,
+        }
+    }
+
     /// The newest part at which decoding can begin.
     pub fn newest_keyframe(&self) -> Option<&Arc<Part>> {
         self.parts.iter().rev().find(|part| part.keyframe)
@@ -92,7 +134,7 @@ mod tests {
     use super::*;
 
     fn part(number: u64, keyframe: bool) -> Arc<Part> {
-        let init = Init::for_tests();
+        let init = Arc::new(Init::Mp4(crate::media::mp4::arrival::Init::for_tests()));
         let start_us = number as i64 * 500_000;
         let rope = vec![Bytes::from(vec![0; 100])];
         let (offset, end_us) = (number * 100, start_us + 500_000);

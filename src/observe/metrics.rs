@@ -26,12 +26,13 @@ pub enum Route {
     Live,
     LiveStream,
     LiveBody,
+    LiveFile,
     Script,
     Style,
     Other,
 }
 
-const ROUTES: [(Route, &str); 13] = [
+const ROUTES: [(Route, &str); 14] = [
     (Route::Page, "/"),
     (Route::Videos, "/videos"),
     (Route::Video, "/videos/{id}"),
@@ -42,6 +43,7 @@ const ROUTES: [(Route, &str); 13] = [
     (Route::Live, "/live"),
     (Route::LiveStream, "/live/{name}"),
     (Route::LiveBody, "/live/{name}/stream"),
+    (Route::LiveFile, "/live/{name}/file"),
     (Route::Script, "/weir.js"),
     (Route::Style, "/weir.css"),
     (Route::Other, "other"),
@@ -63,6 +65,7 @@ impl Route {
             (Some("live"), None, ..) => Self::Live,
             (Some("live"), Some(_), None, _) => Self::LiveStream,
             (Some("live"), Some(_), Some("stream"), None) => Self::LiveBody,
+            (Some("live"), Some(_), Some("file"), None) => Self::LiveFile,
             (Some("weir.js"), None, ..) => Self::Script,
             (Some("weir.css"), None, ..) => Self::Style,
             (Some("videos"), None, ..) => Self::Videos,

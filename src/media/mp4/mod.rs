@@ -21,6 +21,7 @@ pub(crate) mod tables;
 pub(crate) mod timecode;
 pub(crate) mod tracks;
 pub(crate) mod view;
+pub mod whole;
 pub(crate) mod write;
 
 pub use fmp4::Chunk;
