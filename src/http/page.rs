@@ -37,7 +37,7 @@ pub fn index(call: &Call) -> Answer {
     };
     let page = PAGE.replace("{{summary}}", &summary).replace("{{videos}}", &videos);
     let mut response = text_of(page, "text/html; charset=utf-8", "no-cache");
-    let policy = HeaderValue::from_static("default-src 'self'; frame-ancestors 'self'");
+    let policy = HeaderValue::from_static("default-src 'self'; img-src 'self' data:; frame-ancestors 'self'");
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     Ok(response)
 }
@@ -118,9 +118,10 @@ fn is_playable(video: &Video, summary: Option<&Summary>) -> bool {
     }
 }
 
-/// `3725.5` as `1:02:05`.
+/// `3725.4` as `1:02:05`: to the nearest second, as players show it.
 fn clock(seconds: &str) -> String {
-    let whole: u64 = seconds.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0);
+    let (whole, rest) = seconds.split_once('.').unwrap_or((seconds, ""));
+    let whole = whole.parse::<u64>().unwrap_or(0).saturating_add(u64::from(rest.as_bytes().first() >= Some(&b'5')));
     let (hours, minutes, rest) = (whole / 3600, whole / 60 % 60, whole % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{rest:02}") } else { format!("{minutes}:{rest:02}") }
 }
@@ -160,8 +161,10 @@ mod tests {
 
     #[test]
     fn figures_as_people_read_them() {
-        assert_eq!(clock("3725.5"), "1:02:05");
+        assert_eq!(clock("3725.4"), "1:02:05");
         assert_eq!(clock("20.02"), "0:20");
+        assert_eq!(clock("59.99"), "1:00");
+        assert_eq!(clock("7"), "0:07");
         assert_eq!(size(999), "999 bytes");
         assert_eq!(size(20 << 20), "20.0 MiB");
         assert_eq!(escape("<a href=\"x\">'&"), "&lt;a href=&quot;x&quot;&gt;&#39;&amp;");

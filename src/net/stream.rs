@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// One turn writes at most this much, so that fast readers of large ranges do not delay small requests on their core:
-/// about 60 µs of copying, or of passing references. hyper writes until the socket blocks, and tokio's own
-/// budget counts operations, not bytes.
+/// about 60 µs of copying, or of passing references. hyper writes until the socket blocks, and tokio's own budget
+/// counts operations, not bytes.
 const TURN_COPIED_BYTES: usize = 256 << 10;
 const TURN_REFERENCED_BYTES: usize = 1 << 20;
 /// hyper passes at most 64 slices (hyper 1.12, `MAX_WRITEV_BUFS`).
@@ -29,13 +29,7 @@ pub struct Stream {
     /// Bytes that were read and not used by the last reader.
     unread: Bytes,
     /// What is left of an answer that is sent in place of hyper's own.
-    replacement: Option<Box<Replacement>>,
-}
-
-/// Boxed: an idle connection is not to pay for what hardly any ever needs.
-struct Replacement {
-    bytes: Vec<u8>,
-    written: usize,
+    replacement: Option<Vec<u8>>,
 }
 
 impl Stream {
@@ -62,9 +56,9 @@ impl Stream {
 
     /// Writes the replacement of an answer of `total` bytes.
     fn poll_replacement(&mut self, cx: &mut Context<'_>, total: usize) -> Poll<io::Result<usize>> {
-        while let Some(rest) = self.replacement.as_mut().filter(|rest| rest.written < rest.bytes.len()) {
-            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &rest.bytes[rest.written..]))?;
-            rest.written += written;
+        while let Some(rest) = self.replacement.as_mut().filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
+            rest.drain(..written);
             self.conn.count_write(written as u64, 0);
         }
         self.replacement = None;
@@ -172,7 +166,7 @@ impl AsyncWrite for Stream {
         }
         let total: usize = slices.iter().map(|s| s.len()).sum();
         if self.replacement.is_none() && self.conn.phase() != Phase::Serving {
-            self.replacement = malformed::with_problem(slices).map(|bytes| Box::new(Replacement { bytes, written: 0 }));
+            self.replacement = malformed::with_problem(slices);
         }
         if self.replacement.is_some() {
             return self.poll_replacement(cx, total);

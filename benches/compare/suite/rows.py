@@ -243,6 +243,22 @@ def summarise_seeks(runs):
     }
 
 
+def index_row(bench):
+    """The first index of the day-long file: time and peak memory of a process that does only this."""
+    command = [bench.weir, "inspect", bench.fixtures.path("day.mp4"), "--timecode", "12:34:56:07", "--json"]
+    seconds, peak_bytes = [], []
+    for _ in range(3 if bench.options.quick else 7):
+        began = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            raise RuntimeError(f"weir inspect ended with {process.returncode}")
+        seconds.append(time.monotonic() - began)
+        peak_bytes.append(usage.ru_maxrss * 1024)
+    return {"row": "index", "kind": "index", "seconds": seconds, "peak_bytes": peak_bytes}
+
+
 def idle_row(bench):
     """Memory of ten thousand connections that each did one request and stay open."""
     results, fixtures = {}, bench.fixtures

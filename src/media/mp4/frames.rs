@@ -93,7 +93,8 @@ impl<'a> Frames<'a> {
     pub(crate) fn count_before(self, time: Seconds) -> Result<u64, SeekError> {
         let timescale = self.view.movie.timescale;
         let started = |row| Seconds::from_ticks(self.span(row, 3) as i64, timescale) <= time;
-        let Some(span) = self.spans.partition(started).checked_sub(1) else { return Ok(0) };
+        // A time before the first span counts from it: in fragments, edits shift pictures and hide none.
+        let span = self.spans.partition(started).saturating_sub(1);
         let start = Seconds::from_ticks(self.span(span, 3) as i64, timescale);
         let inside = time.checked_sub(start).unwrap_or(Seconds::ZERO);
         // A composition time in whole ticks is before `x` exactly if it is before `x` rounded up.

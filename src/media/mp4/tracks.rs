@@ -83,9 +83,9 @@ impl<'a> Tracks<'a> {
         })
     }
 
-    /// The lowest composition offset of the main track, at most 0; 0 for the others.
-    pub(crate) fn lowest_offset(&self, track: usize) -> i64 {
-        self.view.tracks.get(track).map_or(0, |index| -i64::from(index.offset_shift))
+    /// How far the lowest composition offset of the main track lies below 0; 0 for the others.
+    pub(crate) fn offset_shift(&self, track: usize) -> i64 {
+        self.view.tracks.get(track).map_or(0, |index| i64::from(index.offset_shift))
     }
 
     /// The samples of a track in decode order from sample `from` on. An error ends the cursor.

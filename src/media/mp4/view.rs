@@ -272,10 +272,11 @@ impl SampleCursor<'_> {
             let after = offset + header.size;
             if &header.kind == b"moof" {
                 let moof = header.read_body(self.src, offset)?;
-                let track = self.view.fragment_track(self.track);
-                let parsed = fragments::parse(&moof, offset, &[track])
+                // Of all tracks: the data of one may begin where that of another ends.
+                let tracks: Vec<_> = (0..self.view.tracks.len()).map(|track| self.view.fragment_track(track)).collect();
+                let parsed = fragments::parse(&moof, offset, &tracks)
                     .map_err(|broken| SeekError::Damaged(format!("{} in the moof at byte {offset}", broken.what)))?;
-                if let Some(fragment) = parsed.into_iter().next().filter(|fragment| !fragment.is_empty()) {
+                if let Some(fragment) = parsed.into_iter().nth(self.track).filter(|fragment| !fragment.is_empty()) {
                     let state = fragments::Place::start(dts);
                     self.fragments = Some(InFragment { moof, moof_offset: offset, after, fragment, state });
                     return Ok(());

@@ -1,4 +1,4 @@
-//! MPEG-TS (ISO/IEC 13818-1): finds packets, timestamps and keyframes in one scan, kept in a searchable table.
+//! MPEG-TS (ISO/IEC 13818-1): packets, timestamps and keyframes from one scan, kept in a searchable table.
 //!
 //! Reading order: [`packet`] and [`sync`] (packets of a file), [`psi`] (which streams), [`pes`] (timestamps),
 //! [`bits`], [`nal`] and the codecs (pictures), [`timeline`] (order and time), [`scan`] (all of it together),

@@ -51,19 +51,27 @@ impl Chunk {
         position: &Position,
         until: Until,
     ) -> Result<(Seek, Self), SeekError> {
+        let mut kinds = (0..tracks.len()).filter_map(|n| tracks.get(n)?.stsd.get(12..16));
+        if kinds.any(|kind| kind == b"encv" || kind == b"enca") {
+            let text = "as=fmp4 is not made of encrypted video: its samples cannot be told apart; fetch the bytes";
+            return Err(SeekError::Unsupported(text.to_owned()));
+        }
         let (number, seek) = seeker.resolve_number(position)?;
         let start = seeker.start_of(number)?;
         let lead = lead(tracks, &start)?;
         let zero_cts = lead.media_time.saturating_sub(lead.cts_raise).saturating_add(lead.dts_shift);
-        let zero = seeker.frames.presentation_in(start.frame.span, zero_cts);
+        let timescale = seeker.frames.timescale();
+        let into = |cts: i64| Seconds::from_ticks(cts.saturating_sub(zero_cts), timescale);
+        // On the clock on which players show picture and sound of the file together.
+        let ahead = into(start.key.cts());
+        let zero = seek.keyframe.time.checked_sub(ahead).unwrap_or(seek.keyframe.time);
+        let zero = seeker.frames.player_origin()?.checked_add(zero).unwrap_or(zero);
         let mut picks = vec![lead];
         for track in 0..tracks.len() {
             if let Some(pick) = beside(tracks, track, lead.track, zero)? {
                 picks.push(pick);
             }
         }
-        let timescale = seeker.frames.timescale();
-        let into = |cts: i64| Seconds::from_ticks(cts.saturating_sub(zero_cts), timescale);
         let end = into(start.end_cts);
         let cut = match until {
             Until::Size(bytes) => Cut { bytes, end },
@@ -73,7 +81,7 @@ impl Chunk {
             }
         };
         let quicktime = seeker.summary.content_type.starts_with("video/quicktime");
-        let timecode = timecode(seeker, tracks, &seek, into(start.key.cts()))?;
+        let timecode = timecode(seeker, tracks, &seek, ahead)?;
         let header = Header {
             quicktime,
             duration_ms: 0,
@@ -165,7 +173,7 @@ fn lead(tracks: &Tracks<'_>, start: &ChunkStart) -> Result<Pick, SeekError> {
             skipped += 1;
         }
     }
-    let cts_raise = tracks.lowest_offset(start.track).min(0).saturating_neg();
+    let cts_raise = tracks.offset_shift(start.track);
     let media_time = zero.saturating_sub(key.dts).saturating_add(cts_raise);
     Ok(Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_raise, media_time })
 }

@@ -33,6 +33,25 @@ pub(crate) struct Sample {
     pub(crate) description: u32,
 }
 
+/// Samples of one tick, which only PCM has, become one entry of at most this many, as muxers write them: players make a
+/// packet of each entry.
+const JOINED_TICKS_MAX: u32 = 1024;
+
+impl Sample {
+    /// Makes one entry of this one and the next, where that is sound and its bytes lie behind it.
+    fn join(&mut self, next: &Sample) -> bool {
+        let behind = self.offset.checked_add(u64::from(self.size)) == Some(next.offset);
+        let size = self.size.checked_add(next.size).filter(|_| behind && self.description == next.description);
+        match size {
+            Some(size) if next.duration == 1 && self.duration < JOINED_TICKS_MAX => {
+                (self.size, self.duration) = (size, self.duration + 1);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What the planner and the writer read: the samples of the tracks of one chunk.
 pub(crate) trait Source {
     /// Samples of a track from its `first`th sample of the chunk on, in decoding order, to the end of the track.

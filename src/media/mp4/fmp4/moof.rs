@@ -48,7 +48,8 @@ pub(super) fn pieces(chunk: &Fmp4, source: &dyn Source, n: usize) -> Result<VecD
     let timecode = chunk.timecode.filter(|_| n == 0);
     let mut runs = Vec::with_capacity(fragment.runs.len());
     for run in &fragment.runs {
-        runs.push((chunk.tracks[run.track], read(source, run)?));
+        let track = chunk.tracks[run.track];
+        runs.push((track, read(source, run, track)?));
     }
     let head = head(n, fragment, timecode, &runs)?;
     let mut pieces = VecDeque::from([Piece::Generated(Bytes::from(head))]);
@@ -60,12 +61,17 @@ pub(super) fn pieces(chunk: &Fmp4, source: &dyn Source, n: usize) -> Result<VecD
     Ok(pieces)
 }
 
-fn read(source: &dyn Source, run: &Run) -> Result<Vec<Sample>, SeekError> {
-    let mut samples = Vec::new();
+fn read(source: &dyn Source, run: &Run, track: TrackKindOut) -> Result<Vec<Sample>, SeekError> {
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut count = 0;
     for sample in source.samples(run.track, run.first)?.take(run.count as usize) {
-        samples.push(sample?);
+        let sample = sample?;
+        count += 1;
+        if !samples.last_mut().is_some_and(|last| !track.video && last.join(&sample)) {
+            samples.push(sample);
+        }
     }
-    if samples.len() < run.count as usize {
+    if count < run.count {
         return Err(SeekError::Damaged("a track has fewer samples than when the chunk was planned".to_owned()));
     }
     Ok(samples)

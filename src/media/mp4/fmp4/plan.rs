@@ -39,6 +39,8 @@ struct Walk<'a> {
     taken: u64,
     /// First sample of the open fragment.
     first: u64,
+    /// The last entry of its run.
+    last: Option<Sample>,
 }
 
 struct Planner<'a> {
@@ -68,7 +70,7 @@ pub(crate) fn plan(
     let init_bytes = init::segment(&header).len() as u64;
     let mut walks = Vec::with_capacity(tracks.len());
     for (n, track) in tracks.iter().enumerate() {
-        walks.push(Walk { track: *track, samples: source.samples(n, 0)?.peekable(), taken: 0, first: 0 });
+        walks.push(Walk { track: *track, samples: source.samples(n, 0)?.peekable(), taken: 0, first: 0, last: None });
     }
     let mut planner = Planner {
         walks,
@@ -82,7 +84,8 @@ pub(crate) fn plan(
         end: 0,
     };
     planner.open();
-    planner.take_all(cut)?;
+    let pictures = planner.pictures_before(source, cut.end)?;
+    planner.take_all(cut, pictures)?;
     planner.close();
     if planner.fragments.is_empty() {
         return Err(SeekError::Unanswerable("the video has no sample at this moment".to_owned()));
@@ -108,18 +111,32 @@ fn timecode_ticks(header: &Header<'_>, end: i64, timescale: u32) -> u32 {
 }
 
 impl Planner<'_> {
-    fn take_all(&mut self, cut: Cut) -> Result<(), SeekError> {
+    /// Samples of the leading track up to the last one in decoding order that is presented before `end`.
+    fn pictures_before(&self, source: &dyn Source, end: Seconds) -> Result<u64, SeekError> {
+        let track = self.walks[0].track;
+        // Lowest distance of presentation from decoding so far: from it follows when no later sample is in time.
+        let (mut count, mut lowest_offset) = (0, i64::MAX);
+        for (n, sample) in (1..=SAMPLES_MAX).zip(source.samples(0, 0)?) {
+            let sample = sample?;
+            let offset = i64::from(sample.cts_offset).saturating_sub(track.media_time);
+            lowest_offset = lowest_offset.min(offset);
+            if !is_before(sample.dts.saturating_add(lowest_offset), track.timescale, end) {
+                break;
+            }
+            if is_before(sample.dts.saturating_add(offset), track.timescale, end) {
+                count = n;
+            }
+        }
+        Ok(count)
+    }
+
+    fn take_all(&mut self, cut: Cut, pictures: u64) -> Result<(), SeekError> {
         let timescale = self.walks[0].track.timescale;
         let mut description = None;
         let mut taken = 0;
-        // Lowest distance of presentation from decoding so far: from it follows when no later sample is in time.
-        let mut lowest_offset = i64::MAX;
-        while let Some(sample) = self.peek(0)? {
+        while self.walks[0].taken < pictures {
+            let Some(sample) = self.peek(0)? else { break };
             let presented = i64::from(sample.cts_offset).saturating_sub(self.walks[0].track.media_time);
-            lowest_offset = lowest_offset.min(presented);
-            if !is_before(sample.dts.saturating_add(lowest_offset), timescale, cut.end) {
-                break;
-            }
             let long = sample.dts - self.fragment_ticks >= FRAGMENT_SECONDS * i64::from(timescale);
             let big = self.media_bytes + u64::from(sample.size) > FRAGMENT_BYTES_MAX;
             let changed = description.replace(sample.description) != Some(sample.description);
@@ -186,9 +203,13 @@ impl Planner<'_> {
         walk.samples.next();
         if walk.taken == walk.first {
             self.head_bytes += run_head_bytes(walk.track, 0);
+            walk.last = None;
         }
         walk.taken += 1;
-        self.head_bytes += run_head_bytes(walk.track, 1) - run_head_bytes(walk.track, 0);
+        if !walk.last.as_mut().is_some_and(|last| !walk.track.video && last.join(sample)) {
+            self.head_bytes += run_head_bytes(walk.track, 1) - run_head_bytes(walk.track, 0);
+            walk.last = Some(*sample);
+        }
         self.media_bytes += u64::from(sample.size);
         self.source_range.start = self.source_range.start.min(sample.offset);
         self.source_range.end = self.source_range.end.max(sample.offset.saturating_add(u64::from(sample.size)));
