@@ -8,6 +8,7 @@
 pub mod arrival;
 pub mod stream;
 pub mod streams;
+mod times;
 pub mod window;
 
 pub use arrival::{Arrival, Arrived, Init};

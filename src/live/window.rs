@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn part(number: u64, keyframe: bool) -> Arc<Part> {
-        let init = Init::for_tests();
+        let init = Arc::new(Init::Mp4(crate::media::mp4::arrival::Init::for_tests()));
         let start_us = number as i64 * 500_000;
         let rope = vec![Bytes::from(vec![0; 100])];
         let (offset, end_us) = (number * 100, start_us + 500_000);

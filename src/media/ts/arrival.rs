@@ -216,8 +216,8 @@ impl Arrival {
         Ok(())
     }
 
-    /// Looks for sync in blocks of a fixed size, so that the outcome does not depend on how the bytes were cut. Gives the
-    /// bytes that were taken.
+    /// Looks for sync in blocks of a fixed size, so that the outcome does not depend on how the bytes were cut.
+    /// Gives the bytes that were taken.
     fn search(&mut self, bytes: &[u8], lost_at: u64, events: &mut Vec<Event>) -> Result<usize, Broken> {
         let n = (HUNT - self.hunt.len()).min(bytes.len());
         self.hunt.extend_from_slice(&bytes[..n]);
