@@ -215,7 +215,7 @@ fn start_admin(
     let routes = admin::routes(Arc::clone(edge));
     let tasks = listeners.sockets.into_iter().map(|listener| {
         let service = AdminService::new(routes.clone(), token.clone());
-        let service = move |_| service.clone();
+        let service = move |conn| service.of(conn);
         let server = Server { service, limits: limits(&edge.config), traffic: Arc::default(), drain: end.clone() };
         let edge = Arc::clone(edge);
         move || async move {

@@ -2,12 +2,12 @@
 # The test command: on a machine with Rust, and Debian or Ubuntu with root or sudo, it installs what is missing, builds,
 # and runs everything. It stops at the first failure. The last line is "N passed, N failed".
 #
-#   WEIR_FUZZ_SECONDS   time for each fuzz target (default 15)
+#   WEIR_FUZZ_SECONDS   time for each fuzz target (default 10)
 #   WEIR_VECTORS        directory of the generated videos (default target/vectors)
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-fuzz_seconds=${WEIR_FUZZ_SECONDS:-15}
+fuzz_seconds=${WEIR_FUZZ_SECONDS:-10}
 playwright=1.65.1
 logs=target/test-logs
 mkdir -p "$logs"
@@ -116,7 +116,7 @@ fuzz() {
 }
 
 play_in_browser() {
-    NODE_PATH=target/browser/node_modules WEIR_CHROMIUM=$(browser) node tests/browser/demo.cjs target/release/weir "$logs"
+    NODE_PATH=target/browser/node_modules WEIR_CHROMIUM=$(browser) node tests/browser/demo.cjs target/debug/weir "$logs"
 }
 
 # Functions are run by `timeout` in a shell of their own.
@@ -127,11 +127,10 @@ step "tools" 900 bash -euo pipefail -c install_tools
 step "format" 60 cargo fmt --check
 step "test videos" 600 tests/fixtures/vectors.sh "${WEIR_VECTORS:-target/vectors}"
 step "lints" 900 cargo clippy --locked --all-targets -- -D warnings
-step "build release" 900 cargo build --locked --release
-step "build tests" 900 cargo test --locked --no-run
-step "unit and integration tests" 900 cargo test --locked --lib --bins --tests
+step "build" 900 cargo test --locked --no-run
+step "unit and integration tests" 900 cargo test --locked --lib --bins --tests -- --test-threads=4
 step "documentation tests" 300 cargo test --locked --doc
 step "fuzz" 600 bash -euo pipefail -c fuzz
 step "browser" 180 bash -euo pipefail -c play_in_browser
-step "docker files" 60 python3 docker/check.py target/release/weir
+step "docker files" 60 python3 docker/check.py target/debug/weir
 current=""

@@ -2,7 +2,7 @@
 
 use super::{fail, say};
 use crate::http::chunk::seek_json;
-use crate::media::index::{Index, Position, Seek, Summary, TrackKind};
+use crate::media::index::{Container, Index, Position, Seek, Summary, TrackKind};
 use crate::media::time::{Label, TimeError};
 use crate::store::MappedFile;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ fn inspect(arguments: &Arguments) -> Result<String, Failure> {
     let id = arguments.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let Some(timecode) = &arguments.timecode else {
         return Ok(if arguments.json {
-            pretty(&crate::http::videos::summary_json(&id, file.len(), Some(index.summary())))
+            pretty(&crate::http::videos::describe_file(&id, file.len(), index.summary()))
         } else {
             describe(&arguments.file, file.len(), index.summary())
         });
@@ -57,7 +57,11 @@ fn pretty(value: &Value) -> String {
 }
 
 fn describe(path: &Path, size: u64, summary: &Summary) -> String {
-    let mut text = format!("{}: {size} bytes, {:?}", path.display(), summary.container);
+    let container = match summary.container {
+        Container::Mp4 => "MP4",
+        Container::Ts => "MPEG-TS",
+    };
+    let mut text = format!("{}: {size} bytes, {container}", path.display());
     if summary.fragmented {
         text += ", fragmented";
     }
@@ -80,8 +84,9 @@ fn describe(path: &Path, size: u64, summary: &Summary) -> String {
         if let (Some(rate), Some(channels)) = (track.sample_rate, track.channels) {
             text += &format!(", {rate} Hz, {channels} channels");
         }
-        let unit = if track.kind == TrackKind::Video { "frames" } else { "samples" };
-        text += &format!(", {} {unit}", track.frames);
+        let unit = if track.kind == TrackKind::Video { "frame" } else { "sample" };
+        let plural = if track.frames == 1 { "" } else { "s" };
+        text += &format!(", {} {unit}{plural}", track.frames);
         if track.kind == TrackKind::Video {
             text += &format!(", {} keyframes", track.keyframes);
         }

@@ -172,7 +172,7 @@ pub enum ConfigError {
     #[error("cannot read {path}: {error}")]
     Read { path: PathBuf, error: std::io::Error },
     #[error("{path}: {error}{hint}")]
-    Parse { path: PathBuf, error: toml::de::Error, hint: String },
+    Parse { path: PathBuf, error: Box<toml::de::Error>, hint: String },
     #[error("{path}, line {line}: {error}")]
     At { path: PathBuf, line: usize, error: Box<ConfigError> },
     #[error("{key}: {problem}")]
@@ -238,7 +238,7 @@ impl Settings {
             let line = error.span().and_then(|span| text.get(..span.start)).map_or(0, |before| before.lines().count());
             let written = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
             let hint = hint(written.split('=').next().unwrap_or_default().trim());
-            ConfigError::Parse { path: path.to_owned(), error, hint }
+            ConfigError::Parse { path: path.to_owned(), error: Box::new(error), hint }
         })
     }
 

@@ -4,6 +4,7 @@
 use super::credentials::{self, Access, WriteKey};
 use super::problem::Problem;
 use super::state::Edge;
+use crate::net::Conn;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -11,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -71,11 +72,17 @@ pub async fn metrics(State(edge): State<Arc<Edge>>) -> Answer {
 pub struct AdminService {
     router: Router,
     token: Option<WriteKey>,
+    conn: Option<Arc<Conn>>,
 }
 
 impl AdminService {
     pub fn new(router: Router, token: Option<WriteKey>) -> Self {
-        Self { router, token }
+        Self { router, token, conn: None }
+    }
+
+    /// The service of one connection.
+    pub fn of(&self, conn: Arc<Conn>) -> Self {
+        Self { conn: Some(conn), ..self.clone() }
     }
 
     fn admits(&self, request: &Request<Incoming>) -> bool {
@@ -91,6 +98,10 @@ impl hyper::service::Service<Request<Incoming>> for AdminService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        // No route reads a body to its end: the client gets the time to see its answer while it sends one.
+        if let (false, Some(conn)) = (request.body().is_end_stream(), &self.conn) {
+            conn.linger();
+        }
         if !self.admits(&request) {
             let problem = Problem::unauthorized("this needs the admin token, as Bearer token or Basic password");
             return Box::pin(std::future::ready(Ok(IntoResponse::into_response(problem))));

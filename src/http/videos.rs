@@ -122,18 +122,30 @@ pub fn describe(video: &Video) -> Value {
     if let Some(reason) = reason {
         value["index_error"] = json!(reason);
     }
-    let base = format!("/videos/{}", id::encode(video.id()));
-    let mut links = json!({ "self": base, "file": format!("{base}/file?v={}", version(video)) });
-    links["chunk"] = json!(format!("{base}/chunk"));
-    if summary.is_some() {
-        links["seek"] = json!(format!("{base}/seek"));
-    }
-    value["links"] = links;
+    value["links"] = links(video.id(), Some(version(video)), summary.is_some());
     value
 }
 
-/// What a file is, without what the server adds; `weir inspect --json` prints it, too.
-pub fn summary_json(id: &str, size_bytes: u64, summary: Option<&Summary>) -> Value {
+/// The JSON of a file with an index, as it would be served from the root of a library; `weir inspect --json` prints it.
+pub fn describe_file(id: &str, size_bytes: u64, summary: &Summary) -> Value {
+    let mut value = summary_json(id, size_bytes, Some(summary));
+    value["index"] = json!("ready");
+    value["links"] = links(id, None, true);
+    value
+}
+
+fn links(id: &str, version: Option<&str>, is_indexed: bool) -> Value {
+    let base = format!("/videos/{}", id::encode(id));
+    let version = version.map(|version| format!("?v={version}")).unwrap_or_default();
+    let mut links = json!({ "self": base, "file": format!("{base}/file{version}"), "chunk": format!("{base}/chunk") });
+    if is_indexed {
+        links["seek"] = json!(format!("{base}/seek"));
+    }
+    links
+}
+
+/// What a file is, without what the server adds.
+fn summary_json(id: &str, size_bytes: u64, summary: Option<&Summary>) -> Value {
     let mut value = json!({ "id": id, "size_bytes": size_bytes });
     value["duration"] = summary.and_then(|s| s.duration).map_or(Value::Null, seconds);
     if let Some(summary) = summary {

@@ -49,7 +49,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<M, S, B> Server<M>
 where
-    M: Fn(Arc<Conn>) -> S,
+    M: Fn(Arc<Conn>) -> S + Send + Sync + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Send + Unpin + 'static,
     S::Future: Send + Unpin + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -58,18 +58,19 @@ where
     pub async fn run(self, listener: std::net::TcpListener) -> io::Result<()> {
         let paced = sendfile::paces(&listener);
         let listener = TcpListener::from_std(listener)?;
+        let server = Arc::new(self);
         let (tasks, refusals) = (TaskTracker::new(), TaskTracker::new());
         let mut backoff = Duration::ZERO;
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.drain.cancelled() => break,
+                () = server.drain.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((socket, peer)) => {
                     backoff = Duration::ZERO;
-                    self.start(&tasks, &refusals, socket, peer, paced);
+                    server.start(&tasks, &refusals, socket, peer, paced);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -82,13 +83,20 @@ where
         }
         drop(listener);
         tasks.close();
-        if tokio::time::timeout(self.limits.drain_limit, tasks.wait()).await.is_err() {
+        if tokio::time::timeout(server.limits.drain_limit, tasks.wait()).await.is_err() {
             tracing::info!(connections = tasks.len(), "cut connections at the drain limit");
         }
         Ok(())
     }
 
-    fn start(&self, tasks: &TaskTracker, refusals: &TaskTracker, socket: TcpStream, peer: SocketAddr, paced: bool) {
+    fn start(
+        self: &Arc<Self>,
+        tasks: &TaskTracker,
+        refusals: &TaskTracker,
+        socket: TcpStream,
+        peer: SocketAddr,
+        paced: bool,
+    ) {
         self.traffic.accepted.fetch_add(1, Relaxed);
         // Counted in before it is looked at: other cores accept at the same time.
         if self.traffic.open.fetch_add(1, Relaxed) >= self.limits.connections_max {
@@ -102,15 +110,23 @@ where
             return;
         }
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
-        let stream = TokioIo::new(Stream::new(socket, Arc::clone(&conn), paced));
-        let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn: Arc::clone(&conn) };
+        let stream = Stream::new(socket, Arc::clone(&conn), paced);
+        let server = Arc::clone(self);
+        let connect = move |stream: Stream| server.connect(stream);
+        tasks.spawn(Watch::new(conn, self.limits).serve(stream, connect, self.drain.clone()));
+    }
+
+    /// hyper's connection on a stream.
+    fn connect(&self, stream: Stream) -> impl Http + use<M, S, B> {
+        let conn = stream.conn();
+        let service = Counting { inner: (self.service)(Arc::clone(&conn)), conn };
         let http = http1::Builder::new()
             .max_buf_size(self.limits.buffer_bytes_max)
             // A client that has sent its request whole may close its side: ffmpeg does so after an upload and does not
             // wait for the answer. Without this hyper would drop the request in the middle of its work.
             .half_close(true)
-            .serve_connection(stream, service);
-        tasks.spawn(Watch::new(conn, self.limits).serve(Some(http), self.drain.clone()));
+            .serve_connection(TokioIo::new(stream), service);
+        Some(http)
     }
 }
 
@@ -147,10 +163,18 @@ impl Watch {
         Self { conn, limits, phase: Phase::Idle, written: 0, since: Instant::now() }
     }
 
-    /// Serves the connection to its end, or to the first limit it breaks. Boxed once: an async function would keep
-    /// room for the connection twice, and an idle one costs what its future takes.
-    fn serve<H: Http>(mut self, http: H, drain: CancellationToken) -> impl Future<Output = ()> + Send {
-        let mut http = Box::new(http);
+    /// Serves the connection to its end, or to the first limit it breaks.
+    ///
+    /// hyper's connection exists only while there is something for it to do: its two buffers and a map of fields make
+    /// ten thousand idle connections ten times as large. It is boxed: an idle one costs what this future takes.
+    fn serve<H: Http>(
+        mut self,
+        stream: Stream,
+        connect: impl Fn(Stream) -> H + Send,
+        drain: CancellationToken,
+    ) -> impl Future<Output = ()> + Send {
+        let mut parked = Some(stream);
+        let mut http: Option<Box<H>> = None;
         let mut drained = Box::pin(drain.cancelled_owned());
         let mut draining = false;
         let mut sleep = Box::pin(tokio::time::sleep(self.limits.idle_time));
@@ -161,24 +185,47 @@ impl Watch {
             }
             if !draining && drained.as_mut().poll(cx).is_ready() {
                 draining = true;
-                http.finish();
+                http.iter_mut().for_each(|http| http.finish());
             }
-            if let Poll::Ready(ended) = http.poll_serve(cx) {
-                // What follows a head that could not be read was not read either.
-                let unread = self.conn.lingers() || ended.as_ref().is_err_and(hyper::Error::is_parse);
-                if let Err(error) = ended {
-                    tracing::debug!(peer = %self.conn.peer, %error, "connection ended");
+            loop {
+                if let Some(stream) = parked.take_if(|stream| stream.poll_readable(cx).is_ready()) {
+                    let http = http.insert(Box::new(connect(stream)));
+                    if draining {
+                        http.finish();
+                    }
                 }
-                let stream = if unread { http.take_stream() } else { None };
-                let Some(stream) = stream else { return Poll::Ready(()) };
-                return lingering.insert(Box::pin(linger(stream, LINGER))).as_mut().poll(cx);
+                match &mut http {
+                    None if draining => return Poll::Ready(()),
+                    None => {}
+                    Some(open) => {
+                        if let Poll::Ready(ended) = open.poll_serve(cx) {
+                            // What follows a head that could not be read was not read either.
+                            let unread = self.conn.lingers() || ended.as_ref().is_err_and(hyper::Error::is_parse);
+                            if let Err(error) = ended {
+                                tracing::debug!(peer = %self.conn.peer, %error, "connection ended");
+                            }
+                            let stream = if unread { open.take_stream() } else { None };
+                            let Some(stream) = stream else { return Poll::Ready(()) };
+                            return lingering.insert(Box::pin(linger(stream, LINGER))).as_mut().poll(cx);
+                        }
+                    }
+                }
+                match ready!(self.poll_limits(parked.is_some(), sleep.as_mut(), cx)) {
+                    Rung::Broken => return Poll::Ready(()),
+                    Rung::Park => {
+                        let Some(stream) = http.take().and_then(|mut http| http.take_stream()) else {
+                            return Poll::Ready(());
+                        };
+                        parked = Some(stream);
+                    }
+                }
             }
-            self.poll_limits(sleep.as_mut(), cx)
         })
     }
 
-    /// Ready when the connection has broken a limit. The timer is only moved when it must ring earlier, or has rung.
-    fn poll_limits(&mut self, mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the connection has broken a limit, or has been idle for long enough to be parked. The timer is only
+    /// moved when it must ring earlier, or has rung.
+    fn poll_limits(&mut self, parked: bool, mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Rung> {
         let (phase, written) = (self.conn.phase(), self.conn.written());
         if phase != self.phase || written != self.written {
             (self.phase, self.written, self.since) = (phase, written, Instant::now());
@@ -187,6 +234,8 @@ impl Watch {
             }
         }
         let limit = match phase {
+            // hyper has written everything: it would be blocked, or have given way, if it had not.
+            Phase::Idle if !parked => PARK_AFTER,
             Phase::Idle => self.limits.idle_time,
             Phase::Head => self.limits.head_time,
             Phase::WriteBlocked => self.limits.stall_limit,
@@ -204,12 +253,28 @@ impl Watch {
             }
             sleep.as_mut().reset(deadline);
         }
+        if phase == Phase::Idle && !parked {
+            sleep.as_mut().reset(self.since + self.limits.idle_time);
+            return Poll::Ready(Rung::Park);
+        }
         if phase == Phase::WriteBlocked {
             self.conn.traffic.stalled.fetch_add(1, Relaxed);
         }
         tracing::debug!(peer = %self.conn.peer, ?phase, "drop a connection at its time limit");
-        Poll::Ready(())
+        Poll::Ready(Rung::Broken)
     }
+}
+
+/// A connection that waited this long for its next request gives its buffers back. Bodies and short pauses of a player
+/// are not worth it: making them again costs about a microsecond.
+const PARK_AFTER: Duration = Duration::from_millis(100);
+
+/// What it means that a connection's timer rang.
+enum Rung {
+    /// A limit is broken.
+    Broken,
+    /// Nothing has happened for [`PARK_AFTER`].
+    Park,
 }
 
 impl Drop for Watch {
@@ -235,7 +300,7 @@ trait Http: Send {
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>>;
     /// Finish what is in flight, then close.
     fn finish(&mut self);
-    /// The stream, once served.
+    /// The stream, when there is nothing more to write to it.
     fn take_stream(&mut self) -> Option<Stream>;
 }
 
@@ -261,7 +326,8 @@ where
     }
 
     fn take_stream(&mut self) -> Option<Stream> {
-        self.take().map(|connection| connection.into_parts().io.into_inner())
+        let parts = self.take()?.into_parts();
+        Some(parts.io.into_inner().with_unread(parts.read_buf))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::conn::{Conn, Phase};
 use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
+use bytes::Bytes;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// One turn writes at most this much, so that fast readers of large ranges do not delay small requests on their core:
-/// about 60 µs of copying, or of passing references. hyper writes until the socket blocks, and tokio's own budget counts
-/// operations, not bytes.
+/// about 60 µs of copying, or of passing references. hyper writes until the socket blocks, and tokio's own
+/// budget counts operations, not bytes.
 const TURN_COPIED_BYTES: usize = 256 << 10;
 const TURN_REFERENCED_BYTES: usize = 1 << 20;
 /// hyper passes at most 64 slices (hyper 1.12, `MAX_WRITEV_BUFS`).
@@ -25,22 +26,45 @@ pub struct Stream {
     turn: usize,
     /// Large slices of files leave by sendfile.
     by_reference: bool,
+    /// Bytes that were read and not used by the last reader.
+    unread: Bytes,
     /// What is left of an answer that is sent in place of hyper's own.
-    replacement: Option<Vec<u8>>,
+    replacement: Option<Box<Replacement>>,
+}
+
+/// Boxed: an idle connection is not to pay for what hardly any ever needs.
+struct Replacement {
+    bytes: Vec<u8>,
+    written: usize,
 }
 
 impl Stream {
     /// `paced`: the connection's congestion control paces, so everything is copied into the socket.
     pub fn new(socket: TcpStream, conn: Arc<Conn>, paced: bool) -> Self {
         let turn = turn_bytes(!paced);
-        Self { socket, conn, turn, by_reference: !paced, replacement: None }
+        Self { socket, conn, turn, by_reference: !paced, unread: Bytes::new(), replacement: None }
+    }
+
+    /// Gives back what was read too much, for the next reader.
+    pub(super) fn with_unread(mut self, unread: Bytes) -> Self {
+        self.unread = unread;
+        self
+    }
+
+    pub(super) fn conn(&self) -> Arc<Conn> {
+        Arc::clone(&self.conn)
+    }
+
+    /// Ready when the peer has sent something, or is gone.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.poll_read_ready(cx).map(|_| ())
     }
 
     /// Writes the replacement of an answer of `total` bytes.
     fn poll_replacement(&mut self, cx: &mut Context<'_>, total: usize) -> Poll<io::Result<usize>> {
-        while let Some(rest) = self.replacement.as_mut().filter(|rest| !rest.is_empty()) {
-            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
-            rest.drain(..written);
+        while let Some(rest) = self.replacement.as_mut().filter(|rest| rest.written < rest.bytes.len()) {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &rest.bytes[rest.written..]))?;
+            rest.written += written;
             self.conn.count_write(written as u64, 0);
         }
         self.replacement = None;
@@ -121,6 +145,11 @@ fn turn_bytes(by_reference: bool) -> usize {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let taken = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
         self.conn.count_read((buf.filled().len() - before) as u64);
@@ -143,7 +172,7 @@ impl AsyncWrite for Stream {
         }
         let total: usize = slices.iter().map(|s| s.len()).sum();
         if self.replacement.is_none() && self.conn.phase() != Phase::Serving {
-            self.replacement = malformed::with_problem(slices);
+            self.replacement = malformed::with_problem(slices).map(|bytes| Box::new(Replacement { bytes, written: 0 }));
         }
         if self.replacement.is_some() {
             return self.poll_replacement(cx, total);

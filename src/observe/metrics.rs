@@ -47,7 +47,7 @@ const ROUTES: [(Route, &str); 13] = [
     (Route::Other, "other"),
 ];
 
-/// Every status that Weir sends, and 499 for a client that left before its answer; any other is counted in the last slot.
+/// Every status that Weir sends, 499 for a client that left before its answer; any other is counted in the last slot.
 const STATUSES: [u16; 27] = [
     200, 201, 202, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 411, 412, 413, 414, 415, 416, 422, 429, 431, 499,
     501, 503, 507, 0,

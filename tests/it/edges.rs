@@ -111,18 +111,16 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
 #[test]
 fn one_connection_too_many_is_told_so() {
     let server = Server::builder().bytes("b.bin", &[7; 1000]).argument("--connections-max", "3").start();
-    let held: Vec<Connection> = (0..3).map(|_| Connection::open(server.media)).collect();
-    let mut first = held.into_iter().next().unwrap();
-    assert_eq!(first.get("/videos").status, 200);
-    let mut others: Vec<Connection> = (0..2).map(|_| Connection::open(server.media)).collect();
-    assert_eq!(others[0].get("/videos").status, 200);
-    assert_eq!(others[1].get("/videos").status, 200);
+    let mut held: Vec<Connection> = (0..3).map(|_| Connection::open(server.media)).collect();
+    for connection in &mut held {
+        assert_eq!(connection.get("/videos").status, 200);
+    }
     for _ in 0..20 {
         let got = server.get("/videos");
         assert_eq!((got.status, got.header("retry-after")), (503, Some("5")), "{got:?}");
         got.problem();
     }
-    drop(first);
+    held.pop();
     let deadline = Instant::now() + Duration::from_secs(5);
     while server.get("/videos").status == 503 {
         assert!(Instant::now() < deadline, "a place that was left is not given again");
@@ -269,6 +267,12 @@ fn the_admin_listener_asks_for_its_token() {
     assert_eq!(ask("/metrics", &[("Authorization", "Bearer sesame")]).status, 200);
     assert_eq!(ask("/metrics", &[("Authorization", "Basic eDpzZXNhbWU=")]).status, 200, "x:sesame");
     assert_eq!(ask("/nothing", &[("Authorization", "Bearer sesame")]).status, 404);
+    // Refused while a large body is on its way.
+    let mut connection = Connection::open(server.admin);
+    let body = vec![0; 8 << 20];
+    connection.send(format!("POST /x HTTP/1.1\r\n{HOST}Content-Length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
+    connection.send(&body).expect("no reset while sending");
+    assert_eq!(connection.read_response(false).unwrap().status, 401);
 }
 
 #[test]

@@ -141,7 +141,9 @@ fn hostile_files() {
         ] {
             let target = format!("/videos/{name}{rest}");
             let got = connection.call("GET", &target, &[], b"").unwrap_or_else(|e| panic!("{target}: {e}"));
-            assert!(matches!(got.status, 200 | 400 | 404 | 422), "{target}: {got:?}");
+            // 501: as=fmp4 is made from MP4 only.
+            let unsupported = got.status == 501 && name.ends_with(".ts") && rest.contains("as=fmp4");
+            assert!(unsupported || matches!(got.status, 200 | 400 | 404 | 422), "{target}: {got:?}");
             assert!(got.complete, "{target}: {got:?}");
             if got.status >= 400 {
                 got.problem();

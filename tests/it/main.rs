@@ -7,6 +7,7 @@ mod support;
 mod bad_input;
 mod chunks;
 mod command_line;
+mod connections;
 mod edges;
 mod hostile_files;
 mod index_mp4;

@@ -103,6 +103,23 @@ pub fn seek(connection: &mut Connection, name: &str, query: &str) -> Result<Valu
     Ok(response.json())
 }
 
+/// The answers to many questions about one video, asked in pipelined batches.
+fn seek_all(connection: &mut Connection, name: &str, queries: &[String]) -> Result<Vec<Value>, String> {
+    let path = format!("/videos/{}/seek", encode(name));
+    let mut answers = Vec::with_capacity(queries.len());
+    for batch in queries.chunks(64) {
+        let targets: Vec<String> = batch.iter().map(|query| format!("{path}?{query}")).collect();
+        let responses = connection.get_all(&targets).map_err(|e| format!("{}: {e}", batch[0]))?;
+        for (query, response) in batch.iter().zip(responses) {
+            if response.status != 200 {
+                return Err(format!("{query}: {} {}", response.status, response.text()));
+            }
+            answers.push(response.json());
+        }
+    }
+    Ok(answers)
+}
+
 pub fn expect_eq<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Result<(), String> {
     if got == wanted { Ok(()) } else { Err(format!("{what}: got {got:?}, wanted {wanted:?}")) }
 }
@@ -191,23 +208,22 @@ fn check_answer(answer: &Value, oracle: &Oracle, starts: &Starts, n: usize) -> R
 fn by_frame_and_time(connection: &mut Connection, oracle: &Oracle) -> Result<(), String> {
     let starts = Starts::of(&oracle.name);
     let count = oracle.frames.len();
-    for n in 0..count {
-        let context = |e: String| format!("frame {n} of {count}: {e}");
-        let by_frame = seek(connection, &oracle.name, &format!("frame={n}")).map_err(context)?;
-        check_answer(&by_frame, oracle, &starts, n).map_err(context)?;
+    let numbers: Vec<String> = (0..count).map(|n| format!("frame={n}")).collect();
+    let by_frame = seek_all(connection, &oracle.name, &numbers)?;
+    // Each moment with the frame that is shown then: its start in three spellings, and its middle.
+    let mut moments = Vec::with_capacity(4 * count);
+    for (n, answer) in by_frame.iter().enumerate() {
+        check_answer(answer, oracle, &starts, n).map_err(|e| format!("frame {n} of {count}: {e}"))?;
         let time = oracle.time(n);
-        for query in [format!("time={time:.6}"), format!("time={time:.3}")] {
-            let by_time = seek(connection, &oracle.name, &query).map_err(context)?;
-            expect_eq(&query, by_time["frame"].as_u64(), Some(n as u64)).map_err(context)?;
-        }
+        moments.extend([(n, format!("time={time:.6}")), (n, format!("time={time:.3}"))]);
+        moments.push((n, format!("time={}", answer["time"])));
         if n + 1 < count {
-            let middle = (time + oracle.time(n + 1)) / 2.0;
-            let by_time = seek(connection, &oracle.name, &format!("time={middle:.6}")).map_err(context)?;
-            expect_eq("the middle of the frame", by_time["frame"].as_u64(), Some(n as u64)).map_err(context)?;
+            moments.push((n, format!("time={:.6}", (time + oracle.time(n + 1)) / 2.0)));
         }
-        let printed = by_frame["time"].to_string();
-        let again = seek(connection, &oracle.name, &format!("time={printed}")).map_err(context)?;
-        expect_eq("the printed time", again["frame"].as_u64(), Some(n as u64)).map_err(context)?;
+    }
+    let queries: Vec<String> = moments.iter().map(|(_, query)| query.clone()).collect();
+    for ((n, query), answer) in moments.iter().zip(seek_all(connection, &oracle.name, &queries)?) {
+        expect_eq(query, answer["frame"].as_u64(), Some(*n as u64))?;
     }
     let beyond = connection.get(&format!("/videos/{}/seek?frame={count}", encode(&oracle.name)));
     expect_eq("the frame after the last", beyond.status, 422)?;
@@ -253,17 +269,22 @@ impl Labels {
 fn by_timecode(connection: &mut Connection, oracle: &Oracle) -> Result<(), String> {
     let start = oracle.timecode.clone().unwrap_or_else(|| "00:00:00:00".to_owned());
     let mut labels = Labels::from(&start, oracle.rate);
-    for n in 0..oracle.frames.len() {
-        let label = labels.text();
-        let context = |e: String| format!("frame {n}, {label}: {e}");
-        let by_frame = seek(connection, &oracle.name, &format!("frame={n}")).map_err(context)?;
-        if oracle.timecode.is_some() {
-            expect_eq("timecode of the frame", by_frame["timecode"].as_str(), Some(&*label)).map_err(context)?;
-        }
-        let by_label = seek(connection, &oracle.name, &format!("timecode={label}")).map_err(context)?;
-        expect_eq("frame of the timecode", by_label["frame"].as_u64(), Some(n as u64)).map_err(context)?;
-        expect_eq("drop_frame", by_label["drop_frame"].as_bool(), Some(labels.drop)).map_err(context)?;
+    let mut queries = Vec::with_capacity(oracle.frames.len());
+    for _ in &oracle.frames {
+        queries.push(format!("timecode={}", labels.text()));
         labels.advance();
+    }
+    let numbers: Vec<String> = (0..queries.len()).map(|n| format!("frame={n}")).collect();
+    let by_frame = seek_all(connection, &oracle.name, &numbers)?;
+    let by_label = seek_all(connection, &oracle.name, &queries)?;
+    for (n, query) in queries.iter().enumerate() {
+        let context = |e: String| format!("frame {n}, {query}: {e}");
+        if oracle.timecode.is_some() {
+            let label = query.strip_prefix("timecode=");
+            expect_eq("timecode of the frame", by_frame[n]["timecode"].as_str(), label).map_err(context)?;
+        }
+        expect_eq("frame of the timecode", by_label[n]["frame"].as_u64(), Some(n as u64)).map_err(context)?;
+        expect_eq("drop_frame", by_label[n]["drop_frame"].as_bool(), Some(labels.drop)).map_err(context)?;
     }
     let label = labels.text();
     let beyond = connection.get(&format!("/videos/{}/seek?timecode={label}", encode(&oracle.name)));
@@ -320,6 +341,11 @@ fn timecode_breaks() {
     }
 }
 
+fn label_at_60(frame: i64) -> String {
+    let (seconds, rest) = (frame / 60, frame % 60);
+    format!("{:02}:{:02}:{:02}:{rest:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
 #[test]
 fn a_day_of_frames() {
     let names = ["day.mp4", "day_bframes.mp4"];
@@ -328,18 +354,20 @@ fn a_day_of_frames() {
         let oracle = Oracle::of(name);
         let mut connection = Connection::open(server.media);
         assert!(oracle.frames.len() >= 300, "{name}: {} frames", oracle.frames.len());
-        for frame in &oracle.frames {
-            // 60 frames per second on a clock of 15360 ticks.
-            let n = frame.pts / 256;
-            let answer = seek(&mut connection, name, &format!("frame={n}")).unwrap();
+        // 60 frames per second on a clock of 15360 ticks.
+        let numbers: Vec<i64> = oracle.frames.iter().map(|frame| frame.pts / 256).collect();
+        let labels: Vec<String> = numbers.iter().map(|&n| label_at_60(n)).collect();
+        let queries: Vec<String> = numbers.iter().map(|n| format!("frame={n}")).collect();
+        let by_frame = seek_all(&mut connection, name, &queries).unwrap();
+        let queries: Vec<String> = labels.iter().map(|label| format!("timecode={label}")).collect();
+        let by_label = seek_all(&mut connection, name, &queries).unwrap();
+        for (i, frame) in oracle.frames.iter().enumerate() {
+            let (n, answer) = (numbers[i], &by_frame[i]);
             assert_eq!(answer["frame"], n, "{name}");
             assert_eq!(answer["sample"]["offset"], frame.position, "{name} frame {n}");
             assert_eq!(answer["sample"]["size"], frame.size, "{name} frame {n}");
             assert_eq!(answer["keyframe"]["frame"], n - n % 60, "{name} frame {n}");
-            let (seconds, rest) = (n / 60, n % 60);
-            let label = format!("{:02}:{:02}:{:02}:{rest:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-            let by_label = seek(&mut connection, name, &format!("timecode={label}")).unwrap();
-            assert_eq!(by_label["frame"], n, "{name} {label}");
+            assert_eq!(by_label[i]["frame"], n, "{name} {}", labels[i]);
         }
         assert_eq!(connection.get(&format!("/videos/{name}/seek?frame=5184000")).status, 422);
     }

@@ -46,10 +46,12 @@ class Bench:
             raise RuntimeError(done.stderr.strip() or "the load client failed")
         return json.loads(done.stdout.splitlines()[-1])
 
-    def load(self, entrant, groups, seconds, warmup, seed, core=1):
+    def load(self, entrant, groups, seconds, warmup, seed, core=1, copy=False):
         """One measurement; repeated when somebody else used the machine meanwhile, as long as there are retries."""
         command = ["load", "--addr", entrant.address, "--seconds", str(seconds), "--warmup", str(warmup),
                    "--seed", str(seed), "--pid", ",".join(map(str, entrant.server.pids()))]
+        if copy:
+            command.append("--copy")
         for group in groups:
             command += ["--group", group]
         while True:
@@ -130,7 +132,7 @@ def family(entrant):
     return entrant.server.name.split(",")[0]
 
 
-def range_row(bench, entrants, size, connections, core=1):
+def range_row(bench, entrants, size, connections, core=1, copy=False):
     """Random ranges of the hot file. The best variants of nginx and of the write loop go into the rounds."""
     options = bench.options
     seconds, warmup = (0.3 if options.quick else 0.6), 0.15
@@ -141,7 +143,7 @@ def range_row(bench, entrants, size, connections, core=1):
     def once(entrant, seed, scale=1.0):
         group = f"path={entrant.path},size={size},file-size={bench.fixtures.hot_bytes},connections={connections}"
         group += aligned
-        return bench.load(entrant, [group], seconds * scale, warmup, seed, core)
+        return bench.load(entrant, [group], seconds * scale, warmup, seed, core, copy)
 
     finalists, trials = choose(entrants, lambda entrant: once(entrant, 99, 0.7), connections)
     results = {entrant.label: [] for entrant in finalists}

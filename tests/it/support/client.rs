@@ -99,6 +99,13 @@ impl Connection {
         self.call("GET", target, &[], b"").unwrap_or_else(|e| panic!("GET {target}: {e}"))
     }
 
+    /// Sends GETs one after the other without waiting, then reads the responses, which come in the same order.
+    pub fn get_all(&mut self, targets: &[String]) -> io::Result<Vec<Response>> {
+        let requests: Vec<u8> = targets.iter().flat_map(|target| request_head("GET", target, &[], 0)).collect();
+        self.send(&requests)?;
+        targets.iter().map(|_| self.read_response(false)).collect()
+    }
+
     /// Reads one final response; interim ones (1xx) are skipped.
     pub fn read_response(&mut self, to_head: bool) -> io::Result<Response> {
         loop {
