@@ -1,6 +1,7 @@
 //! Publishing over bare TCP: a listener bound to a stream's name, or one that is told the name and the key in a line.
 //!
-//! Sockets are read straight into slabs, and what was read goes on as slices of them. Must not know how parts are found.
+//! Sockets are read straight into slabs, and what was read goes on as slices of them. Must not know how parts are
+//! found.
 
 use super::Intake;
 use crate::http::state::Edge;

@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod follow;
 pub mod stream;
 pub mod streams;
+mod times;
 pub mod window;
 
 pub use arrival::{Arrival, Arrived, Init};

@@ -216,8 +216,8 @@ impl Arrival {
         Ok(())
     }
 
-    /// Looks for sync in blocks of a fixed size, so that the outcome does not depend on how the bytes were cut. Gives the
-    /// bytes that were taken.
+    /// Looks for sync in blocks of a fixed size, so that the outcome does not depend on how the bytes were cut.
+    /// Gives the bytes that were taken.
     fn search(&mut self, bytes: &[u8], lost_at: u64, events: &mut Vec<Event>) -> Result<usize, Broken> {
         let n = (HUNT - self.hunt.len()).min(bytes.len());
         self.hunt.extend_from_slice(&bytes[..n]);
@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn what_is_no_stream_is_refused() {
-        let mut push = |data: &[u8]| {
+        let push = |data: &[u8]| {
             let mut arrival = Arrival::new(500_000);
             let mut events = Vec::new();
             let mut pieces = data.chunks(10_000).map(|piece| arrival.push(Bytes::copy_from_slice(piece), &mut events));
