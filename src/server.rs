@@ -9,20 +9,27 @@ use crate::http::credentials::WriteKey;
 use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
+use crate::ingest::tcp;
 use crate::library::{self, Library, LibraryConfig};
+use crate::live::window::Bounds;
+use crate::live::{LiveConfig, Streams};
 use crate::net::{self, Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
+use crate::record::{self, Job, Recorder};
 use crate::store::Pool;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 /// A server that is up.
 pub struct Running {
     pub media: SocketAddr,
     pub admin: SocketAddr,
+    /// Where publishers connect; without a name they begin with a line.
+    pub tcp: Vec<(Option<String>, SocketAddr)>,
     pub edge: Arc<Edge>,
     /// The write key, when this start generated it: to be printed once.
     pub generated_key: Option<String>,
@@ -30,7 +37,9 @@ pub struct Running {
     /// The admin listener outlives the media cores, so that `/readyz` tells of the drain until the end.
     admin_end: CancellationToken,
     cores: Cores,
+    recording: Cores,
     admin_thread: Cores,
+    ingest_thread: Cores,
 }
 
 /// Why a server did not come up.
@@ -55,13 +64,17 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     check_file_limit(config.connections_max);
     let listeners = listen("listen", config.listen, config.core_count())?;
     let admin_listeners = listen("admin", config.admin, 1)?;
+    let tcp_listeners = listen_tcp(&config)?;
     let library = Library::open(library_config(&config))?;
+    let (recorder, jobs) = recorder(&config, &library);
     let token = config.admin_token.clone().map(WriteKey::new).transpose();
     let token = token.map_err(|error| StartError::Key(format!("admin_token: {error}")))?;
     let (write_key, generated_key) = write_key(&config)?;
     let traffic = Arc::new(Traffic::default());
     let edge = Arc::new(Edge {
         library,
+        recorder: Arc::clone(&recorder),
+        streams: Streams::new(live_config(&config)),
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
         read_pool: Pool::new("read", config.read_threads),
@@ -70,11 +83,26 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         config,
     });
     let admin_end = CancellationToken::new();
+    let recording = start_recorder(&edge, jobs).map_err(StartError::Thread)?;
     let (media, admin) = (listeners.address, admin_listeners.address);
+    let tcp = tcp_listeners.iter().map(|listener| (listener.stream.clone(), listener.address)).collect();
     let cores = start_media(&edge, listeners, traffic).map_err(StartError::Thread)?;
     let admin_thread = start_admin(&edge, admin_listeners, token, admin_end.clone()).map_err(StartError::Thread)?;
+    let ingest_thread = start_tcp(&edge, tcp_listeners).map_err(StartError::Thread)?;
     edge.library.start_background();
-    Ok(Running { media, admin, edge, generated_key, drain, admin_end, cores, admin_thread })
+    Ok(Running {
+        media,
+        admin,
+        tcp,
+        edge,
+        generated_key,
+        drain,
+        admin_end,
+        cores,
+        recording,
+        admin_thread,
+        ingest_thread,
+    })
 }
 
 impl Running {
@@ -87,8 +115,13 @@ impl Running {
     /// Waits until the server has drained; false when a core died of a bug.
     pub fn wait(self) -> bool {
         let cores = self.cores.join();
+        // What was recorded becomes videos before the process ends.
+        self.edge.streams.end_all();
+        self.edge.recorder.close();
+        let cores = self.recording.join() && cores;
         self.admin_end.cancel();
-        self.admin_thread.join() && cores
+        let ingest = self.ingest_thread.join();
+        self.admin_thread.join() && cores && ingest
     }
 }
 
@@ -102,6 +135,18 @@ fn check_file_limit(connections_max: usize) {
 
 fn listen(what: &'static str, address: SocketAddr, count: usize) -> Result<Listeners, StartError> {
     Listeners::bind(address, count).map_err(|error| StartError::Listen { what, address, error })
+}
+
+fn listen_tcp(config: &Config) -> Result<Vec<tcp::Listener>, StartError> {
+    let named = config.tcp.iter().map(|stream| ("tcp", Some(stream.name.clone()), stream.address));
+    let preamble = config.tcp_preamble.map(|address| ("tcp_preamble", None, address));
+    let mut listeners = Vec::new();
+    for (what, stream, address) in named.chain(preamble) {
+        let Listeners { address, sockets } = listen(what, address, 1)?;
+        let bound = sockets.into_iter().map(|socket| tcp::Listener { socket, address, stream: stream.clone() });
+        listeners.extend(bound);
+    }
+    Ok(listeners)
 }
 
 fn run_id() -> Result<u64, StartError> {
@@ -132,6 +177,46 @@ fn library_config(config: &Config) -> LibraryConfig {
     }
 }
 
+fn live_config(config: &Config) -> LiveConfig {
+    let duration_us = i64::try_from(config.window_seconds.0.as_micros()).unwrap_or(i64::MAX);
+    LiveConfig {
+        window: Bounds { duration_us, bytes: config.window_bytes.0 },
+        streams_max: config.streams_max,
+        reconnect_window: config.reconnect_window.0,
+    }
+}
+
+/// The recorder; off where the library takes no videos. Takes up what a crash interrupted.
+fn recorder(config: &Config, library: &Library) -> (Arc<Recorder>, Option<UnboundedReceiver<Job>>) {
+    if !library.is_writable() {
+        return (Arc::new(Recorder::off(library.clone())), None);
+    }
+    record::recover::recover(library);
+    if !config.record {
+        return (Arc::new(Recorder::off(library.clone())), None);
+    }
+    let (recorder, jobs) = Recorder::new(library.clone());
+    (Arc::new(recorder), Some(jobs))
+}
+
+/// The recorder has a thread of its own; the disk work is on its pool.
+fn start_recorder(edge: &Arc<Edge>, jobs: Option<UnboundedReceiver<Job>>) -> io::Result<Cores> {
+    let recorder = Arc::clone(&edge.recorder);
+    edge.streams.on_new(move |stream| recorder.begin(stream));
+    let recorder = Arc::clone(&edge.recorder);
+    let tasks = jobs.map(|jobs| move || async move { recorder.run(jobs).await });
+    Cores::start("record", false, tasks.into_iter().collect())
+}
+
+/// Ends streams whose publisher stayed away, and all of them when the server drains.
+async fn tidy_streams(edge: Arc<Edge>) {
+    const EVERY: Duration = Duration::from_millis(250);
+    while tokio::time::timeout(EVERY, edge.drain.cancelled()).await.is_err() {
+        edge.streams.tidy();
+    }
+    edge.streams.end_all();
+}
+
 /// One thread, one runtime and one listener per core; all share the edge.
 fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) -> io::Result<Cores> {
     let peers = Arc::new(Peers::new(edge.config.peer_requests_per_second));
@@ -148,6 +233,22 @@ fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) ->
     Cores::start("core", edge.config.pin, tasks.collect())
 }
 
+/// Publishers over TCP share one thread, if there are any.
+fn start_tcp(edge: &Arc<Edge>, listeners: Vec<tcp::Listener>) -> io::Result<Cores> {
+    if listeners.is_empty() {
+        return Cores::start("ingest", false, Vec::<fn() -> std::future::Ready<()>>::new());
+    }
+    let edge = Arc::clone(edge);
+    let task = move || async move {
+        let mut serving = tokio::task::JoinSet::new();
+        for listener in listeners {
+            serving.spawn(ended(tcp::serve(Arc::clone(&edge), listener)));
+        }
+        while serving.join_next().await.is_some() {}
+    };
+    Cores::start("ingest", false, vec![task])
+}
+
 /// The admin listener, on a thread of its own, with counters of its own: `/metrics` speaks of media traffic only.
 fn start_admin(
     edge: &Arc<Edge>,
@@ -160,7 +261,11 @@ fn start_admin(
         let service = AdminService::new(routes.clone(), token.clone());
         let service = move |conn| service.of(conn);
         let server = Server { service, limits: limits(&edge.config), traffic: Arc::default(), drain: end.clone() };
-        move || ended(server.run(listener))
+        let edge = Arc::clone(edge);
+        move || async move {
+            tokio::spawn(tidy_streams(edge));
+            ended(server.run(listener)).await;
+        }
     });
     Cores::start("admin", false, tasks.collect())
 }

@@ -1,5 +1,7 @@
-//! `weir demo`: an embedded sample video in a temporary library, and every URL worth opening. Needs nothing on disk.
+//! `weir demo`: an embedded sample video in a temporary library, a live stream made of it, and every URL worth opening.
+//! Needs nothing on disk.
 
+use super::publish::Publisher;
 use super::{fail, say, serve};
 use crate::config::{Config, Settings};
 use crate::observe::log;
@@ -7,6 +9,7 @@ use crate::server::{self, Running};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 
 /// 20 seconds of H.264 and AAC with burnt-in drop-frame timecode; assets/demo.sh makes it.
 const SAMPLE: &[u8] = include_bytes!("../../assets/demo.mp4");
@@ -29,7 +32,12 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(directory) => directory,
         Err(error) => return fail(1, &format!("cannot make a temporary library: {error}")),
     };
+    let key = match random() {
+        Ok(random) => format!("{random:016x}"),
+        Err(error) => return fail(1, &format!("no random numbers: {error}")),
+    };
     let settings = Settings {
+        write_key: Some(key.clone()),
         library: Some(directory.0.join("library")),
         state_dir: Some(directory.0.join("state")),
         listen: Some(arguments.listen),
@@ -43,9 +51,24 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     log::init(&config);
     match server::start(config) {
-        Ok(running) => serve::serve(running, greet),
+        Ok(running) => {
+            go_live(&running, directory.0.join("library/demo.mp4"), key);
+            serve::serve(running, greet)
+        }
         Err(error) => fail(1, &error),
     }
+}
+
+/// Publishes the sample over and over, as an encoder would. When the server drains, the request ends with it.
+fn go_live(running: &Running, sample: PathBuf, key: String) {
+    let address = running.media.to_string();
+    let _ = thread::Builder::new().name("weir-demo-live".to_owned()).spawn(move || {
+        let published = Publisher::open(&sample)
+            .and_then(|publisher| publisher.publish(&address, "/live/demo", &key, true, |_| ()));
+        if let Err(error) = published {
+            tracing::debug!(%error, "the demo's live stream ended");
+        }
+    });
 }
 
 fn greet(running: &Running) {
@@ -53,16 +76,22 @@ fn greet(running: &Running) {
     let admin = format!("http://{}", running.admin);
     say!();
     say!("Open in a browser:");
-    say!("  {media}/                                      the videos, a player, a jump to a timecode");
+    say!("  {media}/                                      the videos and the live stream, with players");
     say!("Ask with curl:");
     say!("  curl {media}/videos                           what there is, as JSON");
     say!("  curl '{media}/videos/demo.mp4/seek?timecode=01:00:10;00'");
     say!("  curl -o a.mp4 '{media}/videos/demo.mp4/chunk?timecode=01:00:10;00&duration=5&as=fmp4'");
     say!("  curl -o b.bin '{media}/videos/demo.mp4/chunk?offset=100000&size=200000'");
     say!("  curl -r 0-99 {media}/videos/demo.mp4/file | xxd | head");
+    say!("  curl {media}/live                             the live streams; this one is the sample, over and over");
+    say!("  curl -s {media}/live/demo/stream | ffplay -     the live stream, endless");
     say!("  curl {admin}/metrics");
     say!();
     say!("Ctrl-C ends it; nothing stays behind.");
+}
+
+fn random() -> std::io::Result<u64> {
+    getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))
 }
 
 /// A directory of its own that goes away with the value.
@@ -70,7 +99,7 @@ struct Temporary(PathBuf);
 
 impl Temporary {
     fn create() -> std::io::Result<Self> {
-        let random = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
+        let random = random()?;
         let path = std::env::temp_dir().join(format!("weir-demo-{random:016x}"));
         std::fs::create_dir(&path)?;
         let directory = Self(path);

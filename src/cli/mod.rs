@@ -2,6 +2,7 @@
 
 mod demo;
 mod inspect;
+mod publish;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 Examples:
   weir demo                                    a sample video, and every URL worth opening
   weir serve --library ~/Videos                serve a directory at http://127.0.0.1:8080
+  weir publish film.mp4 http://127.0.0.1:8080/live/cam --loop
   weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file"
 )]
 struct Arguments {
@@ -31,6 +33,8 @@ enum Command {
     Serve(Box<serve::Arguments>),
     /// Serve an embedded sample video and print every URL worth opening
     Demo(demo::Arguments),
+    /// Push a file as a live stream, at its own speed
+    Publish(publish::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
 }
@@ -43,6 +47,7 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Publish(arguments) => publish::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     }
 }

@@ -54,6 +54,12 @@ pub(super) fn serve(running: Running, greet: impl FnOnce(&Running)) -> ExitCode 
         say!("write key (kept in the state directory, printed this once): {key}");
     }
     say!("listening on http://{}", running.media);
+    for (stream, address) in &running.tcp {
+        match stream {
+            Some(name) => say!("publish {name} to tcp://{address}"),
+            None => say!("publish to tcp://{address} after a line: PUBLISH name key"),
+        }
+    }
     say!("admin on http://{}", running.admin);
     greet(&running);
     if let Err(error) = drain_on_signal(running.drain()) {

@@ -3,11 +3,13 @@
 //! Flags, `WEIR_*` variables and keys of the config file are one set, with that precedence. Only this directory
 //! knows defaults; `config/weir.toml` shows every key, and a test holds it against [`Config::default`].
 
+pub mod tcp;
 pub mod units;
 
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tcp::TcpStream;
 use units::{ByteSize, Span};
 
 /// Every key, as typed; absent means "the next source, or the default".
@@ -93,6 +95,30 @@ pub struct Settings {
     /// Memory and mappings for opened indexes [default: 256 MiB]
     #[arg(long, env = "WEIR_INDEX_BYTES_MAX", value_name = "SIZE")]
     pub index_bytes_max: Option<ByteSize>,
+    /// How much of a live stream can be read back, in time [default: 60 s]
+    #[arg(long, env = "WEIR_WINDOW_SECONDS", value_name = "TIME")]
+    pub window_seconds: Option<Span>,
+    /// How much of a live stream can be read back, in memory [default: 256 MiB]
+    #[arg(long, env = "WEIR_WINDOW_BYTES", value_name = "SIZE")]
+    pub window_bytes: Option<ByteSize>,
+    /// How long a publisher may be gone before its stream ends [default: 10 s]
+    #[arg(long, env = "WEIR_RECONNECT_WINDOW", value_name = "TIME")]
+    pub reconnect_window: Option<Span>,
+    /// Live streams at most; one more is answered 503 [default: 256]
+    #[arg(long, env = "WEIR_STREAMS_MAX", value_name = "N")]
+    pub streams_max: Option<usize>,
+    /// Record live streams into the library [default: true]
+    #[arg(long, env = "WEIR_RECORD", value_name = "BOOL")]
+    pub record: Option<bool>,
+    /// A TCP port that publishes a stream, as cam=127.0.0.1:9000; may be repeated [default: none]
+    #[arg(long, env = "WEIR_TCP", value_name = "NAME=ADDR", value_delimiter = ',')]
+    pub tcp: Option<Vec<TcpStream>>,
+    /// A TCP port where publishers begin with a line: PUBLISH name key [default: none]
+    #[arg(long, env = "WEIR_TCP_PREAMBLE", value_name = "ADDR")]
+    pub tcp_preamble: Option<SocketAddr>,
+    /// Let tcp listen on other addresses than loopback, where whoever connects may publish [default: false]
+    #[arg(long, env = "WEIR_TCP_PUBLIC", value_name = "BOOL")]
+    pub tcp_public: Option<bool>,
     /// Threads that wait for the disk on behalf of viewers [default: 8]
     #[arg(long, env = "WEIR_READ_THREADS", value_name = "N")]
     pub read_threads: Option<usize>,
@@ -133,6 +159,14 @@ pub struct Config {
     pub upload_expiry: Span,
     pub poll_interval: Span,
     pub index_bytes_max: ByteSize,
+    pub window_seconds: Span,
+    pub window_bytes: ByteSize,
+    pub reconnect_window: Span,
+    pub streams_max: usize,
+    pub record: bool,
+    pub tcp: Vec<TcpStream>,
+    pub tcp_preamble: Option<SocketAddr>,
+    pub tcp_public: bool,
     pub read_threads: usize,
 }
 
@@ -176,6 +210,14 @@ impl Default for Config {
             upload_expiry: Span::from_secs(24 * 3600),
             poll_interval: Span::from_secs(0),
             index_bytes_max: ByteSize(256 << 20),
+            window_seconds: Span::from_secs(60),
+            window_bytes: ByteSize(256 << 20),
+            reconnect_window: Span::from_secs(10),
+            streams_max: 256,
+            record: true,
+            tcp: Vec::new(),
+            tcp_preamble: None,
+            tcp_public: false,
             read_threads: 8,
         }
     }
@@ -230,6 +272,7 @@ impl Settings {
             ($($key:ident),* $(,)?) => {
                 Config {
                     $($key: self.$key.clone().or_else(|| file.$key.clone()).unwrap_or(defaults.$key),)*
+                    tcp_preamble: self.tcp_preamble.or(file.tcp_preamble),
                     admin_token: secret("admin_token", [
                         (&self.admin_token, &self.admin_token_file), (&file.admin_token, &file.admin_token_file)])?,
                     write_key: secret("write_key", [
@@ -260,6 +303,13 @@ impl Settings {
             upload_expiry,
             poll_interval,
             index_bytes_max,
+            window_seconds,
+            window_bytes,
+            reconnect_window,
+            streams_max,
+            record,
+            tcp,
+            tcp_public,
             read_threads,
         );
         config.check()?;
@@ -337,6 +387,9 @@ impl Config {
             if span.0.is_zero() {
                 return wrong(key, "longer than 0");
             }
+        }
+        if !self.tcp_public && self.tcp.iter().any(|stream| !stream.address.ip().is_loopback()) {
+            return wrong("tcp", "an address other than loopback lets anybody publish: tcp_public = true allows it");
         }
         let origin = self.cors_origin.as_str();
         let is_origin = origin.starts_with("http://") || origin.starts_with("https://");

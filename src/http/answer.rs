@@ -1,6 +1,8 @@
 //! A request as handlers see it, and what they answer with.
 
 use super::credentials::{self, Access};
+use super::live_body::LiveBody;
+use super::live_file::FileBody;
 use super::media_body::MediaBody;
 use super::problem::Problem;
 use super::state::Edge;
@@ -48,6 +50,8 @@ pub enum Body {
     Empty,
     Text(Bytes),
     Media(Box<MediaBody>),
+    Live(Box<LiveBody>),
+    LiveFile(Box<FileBody>),
 }
 
 impl http_body::Body for Body {
@@ -58,6 +62,8 @@ impl http_body::Body for Body {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Media(media) => Pin::new(&mut **media).poll_frame(cx),
+            Self::Live(live) => Pin::new(&mut **live).poll_frame(cx),
+            Self::LiveFile(file) => Pin::new(&mut **file).poll_frame(cx),
             Self::Text(text) => {
                 let text = std::mem::take(text);
                 Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
@@ -70,6 +76,8 @@ impl http_body::Body for Body {
             Self::Empty => true,
             Self::Text(text) => text.is_empty(),
             Self::Media(media) => media.is_end_stream(),
+            Self::Live(live) => live.is_end_stream(),
+            Self::LiveFile(file) => file.is_end_stream(),
         }
     }
 
@@ -78,6 +86,8 @@ impl http_body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(text.len() as u64),
             Self::Media(media) => media.size_hint(),
+            Self::Live(live) => live.size_hint(),
+            Self::LiveFile(file) => file.size_hint(),
         }
     }
 }

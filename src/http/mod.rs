@@ -12,6 +12,10 @@ pub mod cors;
 pub mod credentials;
 pub mod fmp4;
 pub mod id;
+pub mod live;
+pub mod live_body;
+pub mod live_file;
+pub mod live_range;
 pub mod media_body;
 pub mod multipart;
 pub mod page;
@@ -32,6 +36,7 @@ use http::Method;
 use problem::Problem;
 
 const READ: &str = "GET, HEAD, OPTIONS";
+const PUBLISH: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 const READ_WRITE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
 /// The route table of the media listener. HEAD is answered like GET; hyper leaves the body out.
@@ -50,6 +55,13 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::Chunk if read => chunk::chunk(&call).await,
         Route::Seek if read => chunk::seek(&call).await,
         Route::Upload if read => upload::missing(&call).await,
+        Route::Live if read => live::list(&call),
+        Route::LiveStream if method == Method::PUT || method == Method::POST => live::publish(call).await,
+        Route::LiveStream if method == Method::DELETE => live::end(&call).await,
+        Route::LiveStream if read => live::one(&call),
+        Route::LiveBody if read => live::stream(&call),
+        Route::LiveFile if read => live_file::file(&call),
+        Route::LiveStream => other_method(&method, PUBLISH),
         Route::Video => other_method(&method, READ_WRITE),
         // `OPTIONS *` asks what the server as a whole can do (RFC 9110 §9.3.7).
         Route::Other if method == Method::OPTIONS && call.uri.path() == "*" => other_method(&method, READ_WRITE),

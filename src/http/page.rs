@@ -6,6 +6,7 @@ use super::id;
 
 use super::videos::version;
 use crate::library::{IndexState, Video};
+use crate::live::{State, Stream};
 use crate::media::index::{Summary, TrackKind};
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderValue, Response};
@@ -21,6 +22,9 @@ const SHOWN_MAX: usize = 500;
 pub fn index(call: &Call) -> Answer {
     let catalogue = call.edge.library.catalogue();
     let mut videos = String::new();
+    for stream in call.edge.streams.list() {
+        let _ = live_article(&mut videos, &stream);
+    }
     for video in catalogue.videos().iter().take(SHOWN_MAX) {
         // Writing to a String cannot fail.
         let _ = article(&mut videos, video);
@@ -46,6 +50,23 @@ pub fn script() -> Response<Body> {
 /// `GET /weir.css`
 pub fn style() -> Response<Body> {
     text_of(STYLE, "text/css; charset=utf-8", "no-cache")
+}
+
+/// A live stream: an endless body, begun by a click.
+fn live_article(page: &mut String, stream: &Stream) -> std::fmt::Result {
+    let name = escape(stream.name());
+    let status = stream.status();
+    let state = match status.state {
+        State::Live => "live",
+        State::Waiting => "waiting for its publisher",
+        State::Ended => return Ok(()),
+    };
+    writeln!(page, "<article class=\"live\" data-file=\"/live/{name}/stream\">")?;
+    writeln!(page, "<div class=\"still\"><button type=\"button\">Watch</button></div>")?;
+    writeln!(page, "<div class=\"about\">\n<h2>{name}</h2>\n<dl>")?;
+    row(page, "State", state)?;
+    row(page, "Viewers", &status.viewers.to_string())?;
+    writeln!(page, "</dl>\n</div>\n</article>")
 }
 
 fn article(page: &mut String, video: &Video) -> std::fmt::Result {

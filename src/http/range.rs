@@ -65,7 +65,7 @@ pub fn resolve(value: &[u8], len: u64) -> Resolved {
 }
 
 /// The range-set of a `bytes` ranges-specifier; `None` for another unit, which must be ignored (§14.2).
-fn bytes_set(value: &[u8]) -> Option<&[u8]> {
+pub(super) fn bytes_set(value: &[u8]) -> Option<&[u8]> {
     let value = value.trim_ascii();
     let equals = value.iter().position(|&b| b == b'=')?;
     // range-unit is case-insensitive (§14.1).
@@ -75,7 +75,7 @@ fn bytes_set(value: &[u8]) -> Option<&[u8]> {
 /// One range-spec of the `bytes` unit (§14.1.2). Positions past 2^64-1 are kept as 2^64-1: as a first position that is
 /// past any end, as a last position and as a suffix it is clipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spec {
+pub(super) enum Spec {
     From(u64),
     /// Both inclusive.
     Between(u64, u64),
@@ -84,7 +84,7 @@ enum Spec {
 
 impl Spec {
     /// int-range = first-pos "-" [ last-pos ]; suffix-range = "-" suffix-length.
-    fn parse(member: &[u8]) -> Option<Self> {
+    pub(super) fn parse(member: &[u8]) -> Option<Self> {
         let dash = member.iter().position(|&b| b == b'-')?;
         let (first, last) = (&member[..dash], &member[dash + 1..]);
         match (first.is_empty(), last.is_empty()) {
@@ -206,7 +206,7 @@ pub fn content_range(range: &Range<u64>, len: u64) -> String {
 /// Digits of 2^64-1.
 const DIGITS_MAX: usize = 20;
 
-fn push_decimal(text: &mut String, mut value: u64) {
+pub(super) fn push_decimal(text: &mut String, mut value: u64) {
     let mut digits = [0_u8; DIGITS_MAX];
     let mut at = DIGITS_MAX;
     loop {

@@ -3,7 +3,9 @@
 use super::credentials::WriteKey;
 use crate::config::Config;
 use crate::library::Library;
+use crate::live::Streams;
 use crate::observe::metrics::Metrics;
+use crate::record::Recorder;
 use crate::store::Pool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Edge {
     pub config: Config,
     pub library: Library,
+    pub recorder: Arc<Recorder>,
+    pub streams: Streams,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
     /// Where viewers' page faults and index look-ups wait for the disk.

@@ -1,5 +1,5 @@
-//! Files that are not visible yet: `<library>/.weir/uploads/`, in the library's own file system so that a rename
-//! publishes them.
+//! Files that are not visible yet: `<library>/.weir/uploads/` and `<library>/.weir/recordings/`, in the library's own
+//! file system so that a rename publishes them.
 //!
 //! Each is locked (`flock`) by the process that writes it, so that a second server on the same library takes none of
 //! them for an orphan.
@@ -29,9 +29,17 @@ pub(super) struct HiddenFile {
 }
 
 impl Hidden {
-    pub(super) fn new(root: &Root) -> Self {
+    pub(super) fn uploads(root: &Root) -> Self {
+        Self::new(root, "uploads")
+    }
+
+    pub(super) fn recordings(root: &Root) -> Self {
+        Self::new(root, "recordings")
+    }
+
+    fn new(root: &Root, name: &str) -> Self {
         let library = root.path().to_owned();
-        let directory = library.join(".weir").join("uploads");
+        let directory = library.join(".weir").join(name);
         Self { library, directory }
     }
 
@@ -45,20 +53,32 @@ impl Hidden {
             let mut random = [0u8; 8];
             getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
             let name = format!("{:016x}", u64::from_le_bytes(random));
-            let path = self.directory.join(&name);
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create_new(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-            let file = match options.open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(error),
-            };
-            // Another server that starts right now may take the file for an orphan before it is locked.
-            if may_use(&file)? {
-                return Ok(HiddenFile { name, path, file, keep: AtomicBool::new(false) });
+            if let Some(file) = self.create_as(name)? {
+                return Ok(file);
             }
         }
         Err(io::Error::other("no hidden file could be created"))
+    }
+
+    /// Creates a hidden file of a name that the caller made; `None` when the name is taken.
+    pub(super) fn create_as(&self, name: String) -> io::Result<Option<HiddenFile>> {
+        self.make_directory()?;
+        let path = self.directory.join(&name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let file = match options.open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Another server that starts right now may take the file for an orphan before it is locked.
+        Ok(may_use(&file)?.then_some(HiddenFile { name, path, file, keep: AtomicBool::new(false) }))
+    }
+
+    /// Names of the hidden files.
+    pub(super) fn names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Opens a hidden file of an earlier process; `None` when it is gone or in use by another.
@@ -67,6 +87,11 @@ impl Hidden {
         if !plain {
             return Ok(None);
         }
+        self.reopen_listed(name)
+    }
+
+    /// The same for a name that came from [`Hidden::names`].
+    pub(super) fn reopen_listed(&self, name: &str) -> io::Result<Option<HiddenFile>> {
         let path = self.directory.join(name);
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
@@ -103,7 +128,10 @@ impl Hidden {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if !fs::symlink_metadata(&directory)?.is_dir() {
-                        return Err(io::Error::new(io::ErrorKind::NotADirectory, ".weir/uploads is not a directory"));
+                        return Err(io::Error::new(
+                            io::ErrorKind::NotADirectory,
+                            "a directory below .weir is something else",
+                        ));
                     }
                 }
                 Err(error) => return Err(error),

@@ -103,6 +103,7 @@ pub(super) struct Inner {
     pub(super) indexing: Indexing,
     pub(super) write_pool: Pool,
     pub(super) hidden: Hidden,
+    pub(super) recordings: Hidden,
     pub(super) room: Arc<Room>,
     pub(super) parts: Parts,
     /// Modification time given to the newest upload.
@@ -128,7 +129,7 @@ impl Library {
             listing.files.into_iter().map(|found| Change::Put(Arc::new(Video::new(found, false, Arc::clone(&opener)))));
         let catalogue = Catalogue::default().changed(changes.collect());
         let indexes = Kind { used: |video| video.index.used(), clear: |video| video.index.clear() };
-        let hidden = Hidden::new(&root);
+        let hidden = Hidden::uploads(&root);
         let inner = Inner {
             catalogue: ArcSwap::from_pointee(catalogue),
             changing: Mutex::new(()),
@@ -141,6 +142,7 @@ impl Library {
             write_pool: Pool::new("write", config.write_threads),
             room: Arc::new(Room::new(root.path(), config.space_reserve)),
             parts: Parts::new(config.state_dir.as_deref(), &hidden),
+            recordings: Hidden::recordings(&root),
             hidden,
             last_modified: Mutex::new(SystemTime::UNIX_EPOCH),
             messages: Mutex::new(messages),

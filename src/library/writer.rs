@@ -186,7 +186,7 @@ impl Shared {
 
 impl Target {
     /// Writes the pieces at `written` bytes from the target's start.
-    fn write(&self, pieces: &mut VecDeque<Bytes>, mut written: u64) -> Result<(), WriteError> {
+    pub(super) fn write(&self, pieces: &mut VecDeque<Bytes>, mut written: u64) -> Result<(), WriteError> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         self.promise.cover(bytes, ROOM_STEP).map_err(|full| WriteError::Full(Some(full)))?;
         while !pieces.is_empty() {
@@ -198,7 +198,8 @@ impl Target {
                 if self.fails_after.is_some_and(|bytes| written >= bytes) {
                     return Err(WriteError::Full(None));
                 }
-                let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+                let slices: Vec<IoSlice<'_>> =
+                    pieces.iter().take(QUEUE_PIECES).map(|piece| IoSlice::new(piece)).collect();
                 rustix::io::pwritev(&self.file.file, &slices, self.offset + written)
             };
             match n {

@@ -23,12 +23,16 @@ pub enum Route {
     Chunk,
     Seek,
     Upload,
+    Live,
+    LiveStream,
+    LiveBody,
+    LiveFile,
     Script,
     Style,
     Other,
 }
 
-const ROUTES: [(Route, &str); 10] = [
+const ROUTES: [(Route, &str); 14] = [
     (Route::Page, "/"),
     (Route::Videos, "/videos"),
     (Route::Video, "/videos/{id}"),
@@ -36,6 +40,10 @@ const ROUTES: [(Route, &str); 10] = [
     (Route::Chunk, "/videos/{id}/chunk"),
     (Route::Seek, "/videos/{id}/seek"),
     (Route::Upload, "/videos/{id}/upload"),
+    (Route::Live, "/live"),
+    (Route::LiveStream, "/live/{name}"),
+    (Route::LiveBody, "/live/{name}/stream"),
+    (Route::LiveFile, "/live/{name}/file"),
     (Route::Script, "/weir.js"),
     (Route::Style, "/weir.css"),
     (Route::Other, "other"),
@@ -54,6 +62,10 @@ impl Route {
         let mut next = || segments.next();
         match (next(), next(), next(), next()) {
             (Some(""), None, ..) => Self::Page,
+            (Some("live"), None, ..) => Self::Live,
+            (Some("live"), Some(_), None, _) => Self::LiveStream,
+            (Some("live"), Some(_), Some("stream"), None) => Self::LiveBody,
+            (Some("live"), Some(_), Some("file"), None) => Self::LiveFile,
             (Some("weir.js"), None, ..) => Self::Script,
             (Some("weir.css"), None, ..) => Self::Style,
             (Some("videos"), None, ..) => Self::Videos,

@@ -5,6 +5,7 @@
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
 //! [`fmp4`] (chunks that play on their own, written with [`write`]).
 
+pub mod arrival;
 pub(crate) mod boxes;
 pub(crate) mod build;
 pub(crate) mod condense;
@@ -20,6 +21,7 @@ pub(crate) mod tables;
 pub(crate) mod timecode;
 pub(crate) mod tracks;
 pub(crate) mod view;
+pub mod whole;
 pub(crate) mod write;
 
 pub use fmp4::Chunk;

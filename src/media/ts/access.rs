@@ -92,6 +92,8 @@ struct State {
     /// A first field that waits for its second.
     first_field: Option<AccessUnit>,
     after_end: bool,
+    /// The sequence parameters that came last, without the zeros behind them.
+    parameters: Vec<u8>,
     done: Vec<AccessUnit>,
 }
 
@@ -108,6 +110,7 @@ impl Assembler {
             current: None,
             first_field: None,
             after_end: false,
+            parameters: Vec::new(),
             done: Vec::new(),
         };
         Self { splitter: Splitter::default(), state }
@@ -115,6 +118,16 @@ impl Assembler {
 
     pub fn parser(&self) -> &Parser {
         &self.state.parser
+    }
+
+    /// The sequence parameters that came last.
+    pub fn parameters(&self) -> &[u8] {
+        &self.state.parameters
+    }
+
+    /// The access unit that is being collected.
+    pub fn current(&self) -> Option<&AccessUnit> {
+        self.state.current.as_ref()
     }
 
     /// A PES packet begins; numbers count from 1.
@@ -168,6 +181,11 @@ impl State {
             }
             Event::Unit(bytes) => {
                 let unit = self.parser.unit(bytes);
+                if unit == Unit::Prefix(Prefix::Parameters) {
+                    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+                    self.parameters.clear();
+                    self.parameters.extend_from_slice(&bytes[..end]);
+                }
                 self.unit(unit);
                 0
             }

@@ -2,12 +2,16 @@
 //!
 //! Reading order: [`packet`] and [`sync`] (packets of a file), [`psi`] (which streams), [`pes`] (timestamps),
 //! [`bits`], [`nal`] and the codecs (pictures), [`timeline`] (order and time), [`scan`] (all of it together),
-//! [`table`] (the result, searched where it lies), [`resolve`] (a moment to bytes).
+//! [`table`] (the result, searched where it lies), [`resolve`] (a moment to bytes). For live streams: [`arrival`]
+//! (packets out of buffers), [`cutter`] (where parts begin), [`rope`].
 //! Must not know about files, HTTP or the index cache.
 
 pub mod access;
+pub mod arrival;
 pub mod audio;
 pub mod bits;
+pub mod cutter;
+mod elementary;
 pub mod h264;
 pub mod hevc;
 pub mod mpeg2;
@@ -17,6 +21,7 @@ pub mod pes;
 pub mod picture;
 pub mod psi;
 pub mod resolve;
+pub mod rope;
 pub mod scan;
 pub mod sync;
 pub mod table;

@@ -5,8 +5,8 @@
 
 use super::access::{AccessUnit, Assembler, Pes};
 use super::audio::Frames;
+use super::elementary::{Brought, Elementary};
 use super::packet::{PACKET, Packet, PacketSize, sniff_start};
-use super::pes::{self, Header};
 use super::picture::{Format, Parser};
 use super::psi::{self, Coding, PAT_PID, Program, Sections};
 use super::sync::for_each_packet;
@@ -126,83 +126,6 @@ struct Scan {
     tables: Option<u64>,
     /// End of the last packet.
     end: u64,
-}
-
-/// The PES layer of one stream.
-struct Elementary<T> {
-    pid: u16,
-    content: T,
-    /// A PES header that is not complete.
-    header: Vec<u8>,
-    /// `None` until the first header and behind a broken one.
-    state: State,
-    pes: Pes,
-    pes_count: u64,
-    /// End of this stream's packet before the current one.
-    previous_end: u64,
-    last: [u8; PACKET],
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Skipping,
-    Header,
-    Content,
-}
-
-/// What a packet brought.
-enum Brought {
-    Nothing,
-    /// Bytes of the elementary stream from here on in the payload, or in the collected header; a PES packet began.
-    Start {
-        from_header: usize,
-    },
-    More,
-}
-
-impl<T> Elementary<T> {
-    fn new(pid: u16, content: T) -> Self {
-        Self {
-            pid,
-            content,
-            header: Vec::new(),
-            state: State::Skipping,
-            pes: Pes::default(),
-            pes_count: 0,
-            previous_end: 0,
-            last: [0; PACKET],
-        }
-    }
-
-    /// Takes the PES layer off one packet. `place` holds offset and entry of the packet.
-    fn take(&mut self, packet: &Packet<'_>, place: Pes) -> Brought {
-        if packet.unit_start {
-            self.pes = Pes { end_before: self.previous_end, ..place };
-            self.header.clear();
-            self.state = State::Header;
-        }
-        self.pes.random_access |= packet.random_access;
-        match self.state {
-            State::Skipping => Brought::Nothing,
-            State::Content => Brought::More,
-            State::Header => {
-                self.header.extend_from_slice(packet.payload);
-                match pes::parse(&self.header) {
-                    Header::Complete { len, pts, dts, scrambled: false } => {
-                        self.state = State::Content;
-                        self.pes_count += 1;
-                        self.pes = Pes { pts, dts, number: self.pes_count, ..self.pes };
-                        Brought::Start { from_header: len }
-                    }
-                    Header::Incomplete if self.header.len() < pes::HEADER_MAX => Brought::Nothing,
-                    _ => {
-                        self.state = State::Skipping;
-                        Brought::Nothing
-                    }
-                }
-            }
-        }
-    }
 }
 
 impl Scan {

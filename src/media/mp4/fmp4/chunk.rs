@@ -127,6 +127,11 @@ impl Chunk {
         self.plan.source_range()
     }
 
+    /// When a part begins, in microseconds from the start of the chunk.
+    pub fn part_start_us(&self, part: usize) -> i64 {
+        self.plan.part_start_us(part)
+    }
+
     /// The parts that hold a range of the chunk.
     pub fn parts(&self, range: &Range<u64>) -> Range<usize> {
         self.plan.parts(range)

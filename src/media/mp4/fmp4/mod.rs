@@ -102,6 +102,8 @@ pub(crate) struct Fragment {
     /// Length of the `moof` and of the `mdat` header.
     head_bytes: u64,
     media_bytes: u64,
+    /// Decode time of the leading track at its start, in ticks.
+    start_ticks: i64,
     runs: Vec<Run>,
 }
 
@@ -131,6 +133,13 @@ impl Fmp4 {
             runs.chain([fragment.start, fragment.media_bytes])
         });
         init.chain([timecode]).chain(runs)
+    }
+
+    /// When part `part` begins, in microseconds from the start of the chunk; the init segment is at 0.
+    pub(crate) fn part_start_us(&self, part: usize) -> i64 {
+        let Some(fragment) = part.checked_sub(1).and_then(|n| self.fragments.get(n)) else { return 0 };
+        let timescale = self.tracks.first().map_or(1, |track| track.timescale.max(1));
+        i64::try_from(i128::from(fragment.start_ticks) * 1_000_000 / i128::from(timescale)).unwrap_or(i64::MAX)
     }
 
     /// The parts that hold bytes `range` of the chunk: 0 is the init segment, n the nth fragment.

@@ -50,6 +50,8 @@ struct Planner<'a> {
     start: u64,
     media_bytes: u64,
     head_bytes: u64,
+    /// Decode time of the leading track at the start of the open fragment.
+    fragment_ticks: i64,
     timecode: Option<TimecodeSample>,
     source_range: Range<u64>,
     /// When the last picture taken of the leading track has been shown, in its ticks.
@@ -76,6 +78,7 @@ pub(crate) fn plan(
         start: init_bytes,
         media_bytes: 0,
         head_bytes: 0,
+        fragment_ticks: 0,
         timecode,
         source_range: Range { start: u64::MAX, end: 0 },
         end: 0,
@@ -129,19 +132,19 @@ impl Planner<'_> {
 
     fn take_all(&mut self, cut: Cut, pictures: u64) -> Result<(), SeekError> {
         let timescale = self.walks[0].track.timescale;
-        let (mut fragment_dts, mut description) = (0, None);
+        let mut description = None;
         let mut taken = 0;
         while self.walks[0].taken < pictures {
             let Some(sample) = self.peek(0)? else { break };
             let presented = i64::from(sample.cts_offset).saturating_sub(self.walks[0].track.media_time);
-            let long = sample.dts - fragment_dts >= FRAGMENT_SECONDS * i64::from(timescale);
+            let long = sample.dts - self.fragment_ticks >= FRAGMENT_SECONDS * i64::from(timescale);
             let big = self.media_bytes + u64::from(sample.size) > FRAGMENT_BYTES_MAX;
             let changed = description.replace(sample.description) != Some(sample.description);
             let begins = sample.sync && self.walks[0].track.video || long || big || changed;
             if self.walks[0].taken > self.walks[0].first && begins {
                 self.close();
                 self.open();
-                fragment_dts = sample.dts;
+                self.fragment_ticks = sample.dts;
             }
             taken += self.take_others(sample.dts, timescale)? + 1;
             self.take(0, &sample);
@@ -236,8 +239,9 @@ impl Planner<'_> {
             return;
         }
         let (start, head_bytes, media_bytes) = (self.start, self.head_bytes, self.media_bytes);
+        let start_ticks = self.fragment_ticks;
         self.start = self.length();
-        self.fragments.push(Fragment { start, head_bytes, media_bytes, runs });
+        self.fragments.push(Fragment { start, head_bytes, media_bytes, start_ticks, runs });
     }
 }
 

@@ -1,0 +1,89 @@
+//! The boundary between publishers' sockets and live streams: bytes in, parts in a stream, and what happens when a
+//! publisher goes.
+//!
+//! Must not know HTTP words, nor how parts are found in bytes (`media`).
+
+pub mod tcp;
+
+use crate::live::{Arrival, Arrived, Publication, PublishError, Streams};
+use crate::net::Traffic;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// One publication from its first byte to its last. Dropped without [`Intake::end`], it leaves the stream waiting for
+/// the publisher to return.
+pub struct Intake<'a> {
+    streams: &'a Streams,
+    traffic: Arc<Traffic>,
+    name: String,
+    peer: SocketAddr,
+    arrival: Arrival,
+    arrived: Vec<Arrived>,
+    publication: Option<Publication>,
+    copied_bytes: u64,
+    flushed: bool,
+}
+
+impl<'a> Intake<'a> {
+    pub fn new(streams: &'a Streams, traffic: Arc<Traffic>, name: String, peer: SocketAddr) -> Self {
+        let (arrival, arrived) = (Arrival::default(), Vec::new());
+        Self { streams, traffic, name, peer, arrival, arrived, publication: None, copied_bytes: 0, flushed: false }
+    }
+
+    /// Takes bytes as they came. The stream is taken with the first thing that is one: what cannot be parsed publishes
+    /// nothing.
+    pub fn push(&mut self, bytes: Bytes) -> Result<(), PublishError> {
+        let received = bytes.len() as u64;
+        let pushed = self.arrival.push(bytes, &mut self.arrived);
+        let copied = self.arrival.copied_bytes();
+        self.traffic.copied.fetch_add(copied - self.copied_bytes, Relaxed);
+        self.copied_bytes = copied;
+        self.publish()?;
+        if let Some(publication) = &self.publication {
+            publication.alive(received);
+        }
+        Ok(pushed?)
+    }
+
+    fn publish(&mut self) -> Result<(), PublishError> {
+        for event in self.arrived.drain(..) {
+            let publication = match &mut self.publication {
+                Some(publication) => publication,
+                none => none.insert(self.streams.publish(&self.name, self.peer)?),
+            };
+            self.traffic.copied.fetch_add(publication.take(event)?, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, broke_off: bool) -> Result<(), PublishError> {
+        self.flushed = true;
+        self.arrival.finish(broke_off, &mut self.arrived);
+        self.publish()
+    }
+
+    /// The publisher said that this was all: the stream ends.
+    pub fn end(mut self) -> Result<(), PublishError> {
+        self.flush(false)?;
+        if let Some(publication) = self.publication.take() {
+            publication.finish();
+        }
+        Ok(())
+    }
+
+    /// The publisher is gone without a word, between two packets or boxes as far as can be seen.
+    pub fn leave(mut self) -> Result<(), PublishError> {
+        self.flush(false)
+    }
+}
+
+impl Drop for Intake<'_> {
+    fn drop(&mut self) {
+        if !self.flushed {
+            // Whoever took the stream over has it now; there is nobody left to tell.
+            let _ = self.flush(true);
+        }
+    }
+}

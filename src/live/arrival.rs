@@ -1,0 +1,159 @@
+//! What publishers send, whatever its container: told apart by its first bytes, then taken apart by its parser.
+//!
+//! PURE: buffers in, events out.
+
+use crate::media::mp4::arrival as mp4;
+use crate::media::mp4::arrival::{ArrivalError, Wrong};
+use crate::media::ts::arrival as ts;
+use crate::media::ts::packet::SYNC;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Longest part of an MPEG-TS stream, in microseconds of its time.
+const PART_TARGET_US: i64 = 500_000;
+
+/// How a stream is coded; players start anew when it changes.
+#[derive(Clone)]
+pub enum Init {
+    Mp4(Arc<mp4::Init>),
+    Ts(Arc<ts::Init>),
+}
+
+impl Init {
+    /// What a player needs before any part.
+    pub fn bytes(&self) -> Bytes {
+        match self {
+            Self::Mp4(init) => init.bytes.clone(),
+            Self::Ts(_) => Bytes::new(),
+        }
+    }
+
+    /// Whether a player may go on with parts of the other.
+    pub fn same_coding(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Mp4(this), Self::Mp4(other)) => this.same_coding(other),
+            (Self::Ts(this), Self::Ts(other)) => this.same_coding(other),
+            _ => false,
+        }
+    }
+
+    /// As `GET /live/{name}` has it.
+    pub fn container(&self) -> &'static str {
+        match self {
+            Self::Mp4(_) => "mp4",
+            Self::Ts(_) => "ts",
+        }
+    }
+
+    pub fn content_type(&self) -> &'static str {
+        match self {
+            Self::Mp4(_) => "video/mp4",
+            Self::Ts(_) => "video/mp2t",
+        }
+    }
+}
+
+/// What the parser found.
+pub enum Arrived {
+    Init(Init),
+    Fragment(mp4::Fragment),
+    Part(ts::Part),
+}
+
+/// The parser of one publication.
+#[derive(Default)]
+pub struct Arrival {
+    container: Container,
+    /// Of a container that is not known yet: less than a box header.
+    first: Vec<u8>,
+}
+
+#[derive(Default)]
+enum Container {
+    #[default]
+    Unknown,
+    Mp4(Box<mp4::Arrival>, Vec<mp4::Event>),
+    Ts(Box<ts::Arrival>, Vec<ts::Event>),
+}
+
+impl Container {
+    /// A box of 1.2 GB would begin like a packet. What begins like neither is searched for packets.
+    fn of(first: &[u8]) -> Option<Self> {
+        let ts = || Self::Ts(Box::new(ts::Arrival::new(PART_TARGET_US)), Vec::new());
+        match first {
+            [SYNC, ..] => Some(ts()),
+            [_, _, _, _, kind @ ..] if kind.len() >= 4 => {
+                let is_kind = kind[..4].iter().all(|b| b.is_ascii_graphic() || *b == b' ');
+                Some(if is_kind { Self::Mp4(Box::default(), Vec::new()) } else { ts() })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Arrival {
+    /// Takes the next bytes of the publication and reports what became whole.
+    pub fn push(&mut self, bytes: Bytes, events: &mut Vec<Arrived>) -> Result<(), ArrivalError> {
+        if !matches!(self.container, Container::Unknown) {
+            return self.parse(bytes, events);
+        }
+        if self.first.is_empty() {
+            // As a rule the first buffer tells, and is not copied.
+            if let Some(container) = Container::of(&bytes) {
+                self.container = container;
+                return self.parse(bytes, events);
+            }
+        }
+        self.first.extend_from_slice(&bytes);
+        let Some(container) = Container::of(&self.first) else { return Ok(()) };
+        self.container = container;
+        let first = std::mem::take(&mut self.first);
+        self.parse(first.into(), events)
+    }
+
+    fn parse(&mut self, bytes: Bytes, events: &mut Vec<Arrived>) -> Result<(), ArrivalError> {
+        match &mut self.container {
+            Container::Unknown => Ok(()),
+            Container::Mp4(arrival, found) => {
+                let pushed = arrival.push(bytes, found);
+                events.extend(found.drain(..).map(|event| match event {
+                    mp4::Event::Init(init) => Arrived::Init(Init::Mp4(init)),
+                    mp4::Event::Fragment(fragment) => Arrived::Fragment(fragment),
+                }));
+                pushed
+            }
+            Container::Ts(arrival, found) => {
+                let pushed = arrival.push(bytes, found);
+                events.extend(found.drain(..).map(arrived));
+                pushed.map_err(|broken| {
+                    let kind = if broken.position == 0 { Wrong::Format } else { Wrong::Broken };
+                    ArrivalError { what: broken.what.to_owned(), position: broken.position, kind }
+                })
+            }
+        }
+    }
+
+    /// The publication ended, or broke off, here: what is whole comes out.
+    pub fn finish(&mut self, broke_off: bool, events: &mut Vec<Arrived>) {
+        if let Container::Ts(arrival, found) = &mut self.container {
+            arrival.finish(broke_off, found);
+            events.extend(found.drain(..).map(arrived));
+        }
+    }
+
+    /// Bytes that were copied on the way.
+    pub fn copied_bytes(&self) -> u64 {
+        match &self.container {
+            Container::Unknown => 0,
+            Container::Mp4(arrival, _) => arrival.copied_bytes,
+            Container::Ts(arrival, _) => arrival.copied_bytes,
+        }
+    }
+}
+
+fn arrived(event: ts::Event) -> Arrived {
+    match event {
+        ts::Event::Init(init) => Arrived::Init(Init::Ts(init)),
+        ts::Event::Part(part) => Arrived::Part(part),
+    }
+}

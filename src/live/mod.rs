@@ -1,0 +1,21 @@
+//! Live streams: what publishers send and viewers follow.
+//!
+//! A stream has one publisher and any number of viewers. What arrives is cut into parts, which are ropes of the very
+//! buffers they came in; the window keeps the newest of them; each viewer has a cursor and gets clones of the same
+//! buffers. No viewer can slow the publisher: one that falls out of the window skips to the newest keyframe.
+//! Does not belong here: sockets, HTTP words, how parts are found in bytes (`media`).
+
+pub mod arrival;
+pub mod cursor;
+pub mod follow;
+pub mod stream;
+pub mod streams;
+mod times;
+pub mod window;
+
+pub use arrival::{Arrival, Arrived, Init};
+pub use cursor::{Cursor, Next};
+pub use follow::{Followed, Follower, Reader};
+pub use stream::{Publication, PublishError, State, Stream};
+pub use streams::{LiveConfig, Streams};
+pub use window::{Located, Part};

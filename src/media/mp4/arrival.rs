@@ -1,0 +1,437 @@
+//! Fragmented MP4 as it arrives: finds the init segment and the fragments in a run of buffers, without joining them.
+//!
+//! PURE. Buffers in, events out; media bytes stay in the buffers they came in. What is copied: `moov` and `moof` boxes
+//! that straddle two buffers, and a `moof` whose times are shifted.
+//! Source: ISO/IEC 14496-12 §8.8 (movie fragments), §8.16.2 (`styp`).
+
+use super::boxes::{Broken, be32, be64, children, find, kind_at, printable};
+use super::fragments::{self, FragmentTrack, Place};
+use super::moov::{self, Movie};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A `moov` without samples; one with tables for hours stays below this.
+const MOOV_MAX: u64 = 16 << 20;
+/// A `moof` with half a million samples.
+const MOOF_MAX: u64 = 8 << 20;
+/// Media of one fragment: a minute at 32 Mb/s.
+const MDAT_MAX: u64 = 256 << 20;
+/// Boxes that are passed over: `styp`, `sidx`, `prft`, `emsg`, `free`, `mfra`.
+const OTHER_MAX: u64 = 4 << 20;
+
+/// What publishers send first: `ftyp` and `moov`.
+pub struct Init {
+    /// Both boxes as they came, in one buffer.
+    pub bytes: Bytes,
+    moov: Vec<u8>,
+    movie: Movie,
+}
+
+/// A fragment: `moof` and `mdat`.
+pub struct Fragment {
+    /// The boxes in order, in as many buffers as they came in.
+    pub rope: Vec<Bytes>,
+    pub len: u64,
+    pub runs: Vec<TrackRun>,
+    /// The first picture is a sync sample (any sample, where there is no picture).
+    pub keyframe: bool,
+}
+
+/// The samples of one track in a fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrackRun {
+    /// Position among the tracks of the init segment.
+    pub track: usize,
+    pub timescale: u32,
+    /// Decode time of the first sample, and after the last one, in ticks.
+    pub start: i64,
+    pub end: i64,
+    pub video: bool,
+}
+
+pub enum Event {
+    Init(Arc<Init>),
+    Fragment(Fragment),
+}
+
+/// Why a publication ends: what is wrong, and at which of its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {position}")]
+pub struct ArrivalError {
+    pub what: String,
+    pub position: u64,
+    pub kind: Wrong,
+}
+
+/// What the publisher can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Send something else: this is not the format.
+    Format,
+    /// Send the init segment first.
+    NoInit,
+    /// Mend the stream.
+    Broken,
+}
+
+/// The parser of one publication.
+#[derive(Default)]
+pub struct Arrival {
+    queue: VecDeque<Bytes>,
+    /// Bytes in `queue`, and before them.
+    have: u64,
+    position: u64,
+    ftyp: Vec<Bytes>,
+    init: Option<Arc<Init>>,
+    moof: Option<Bytes>,
+    /// Where each track's last fragment ended, for fragments without `tfdt`.
+    ends: Vec<i64>,
+    /// Bytes that were copied on the way.
+    pub copied_bytes: u64,
+}
+
+impl Init {
+    fn parse(ftyp: &[Bytes], moov: &[u8]) -> Result<Self, Broken> {
+        let movie = moov::parse(&moov[8..])?;
+        if !movie.extends {
+            return Err(Broken::new("a moov without mvex: this is not fragmented MP4", 0));
+        }
+        if movie.traks.is_empty() {
+            return Err(Broken::new("a moov without a track", 0));
+        }
+        let mut bytes = BytesMut::with_capacity(ftyp.iter().map(Bytes::len).sum::<usize>() + moov.len());
+        ftyp.iter().for_each(|piece| bytes.extend_from_slice(piece));
+        bytes.extend_from_slice(moov);
+        Ok(Self { bytes: bytes.freeze(), moov: moov[8..].to_vec(), movie })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Self> {
+        let movie = Movie { timescale: std::num::NonZeroU32::MIN, traks: Vec::new(), extends: true };
+        Arc::new(Self { bytes: Bytes::from_static(b"init"), moov: Vec::new(), movie })
+    }
+
+    /// `track_ID` of a track by its position.
+    pub fn track_id(&self, track: usize) -> u32 {
+        self.movie.traks.get(track).map_or(0, |trak| trak.id)
+    }
+
+    /// (`track_ID`, timescale) of each track.
+    pub fn timescales(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.movie.traks.iter().map(|trak| (trak.id, trak.timescale.get()))
+    }
+
+    fn tracks(&self) -> Vec<FragmentTrack> {
+        let of =
+            |trak: &moov::Trak| FragmentTrack { id: trak.id, defaults: trak.defaults, video: &trak.handler == b"vide" };
+        self.movie.traks.iter().map(of).collect()
+    }
+
+    /// The sample descriptions, which say how the media is coded: a player must start anew when they change.
+    pub fn same_coding(&self, other: &Self) -> bool {
+        let descriptions = |init: &Self| -> Vec<(u32, Vec<u8>)> {
+            let stsd = |trak: &moov::Trak| init.moov.get(trak.stsd.clone()).unwrap_or_default().to_vec();
+            init.movie.traks.iter().map(|trak| (trak.timescale.get(), stsd(trak))).collect()
+        };
+        descriptions(self) == descriptions(other)
+    }
+}
+
+impl Arrival {
+    /// Takes the next bytes of the publication and reports what became whole.
+    pub fn push(&mut self, bytes: Bytes, events: &mut Vec<Event>) -> Result<(), ArrivalError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.have += bytes.len() as u64;
+        self.queue.push_back(bytes);
+        while let Some((kind, size)) = self.header()? {
+            if self.have < size {
+                break;
+            }
+            let (at, no_init) = (self.position, self.init.is_none() && matches!(&kind, b"moof" | b"mdat"));
+            let rope = self.take(size);
+            self.boxed(kind, rope, events).map_err(|broken| {
+                let what = format!("{} in the {} box", broken.what, printable(kind));
+                let kind = if no_init { Wrong::NoInit } else { Wrong::Broken };
+                ArrivalError { what, position: at + broken.at as u64, kind }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the publication may end here: not in the middle of a box.
+    pub fn is_between_boxes(&self) -> bool {
+        self.have == 0 && self.moof.is_none()
+    }
+
+    /// Kind and size of the box at the front, once its header is there.
+    fn header(&self) -> Result<Option<([u8; 4], u64)>, ArrivalError> {
+        let kind = if self.position == 0 { Wrong::Format } else { Wrong::Broken };
+        let wrong = |what: String| ArrivalError { what, position: self.position, kind };
+        let mut head = [0u8; 16];
+        let got = self.peek(&mut head);
+        if got < 8 {
+            return Ok(None);
+        }
+        let kind = kind_at(&head, 4);
+        let size = match be32(&head, 0) {
+            1 if got < 16 => return Ok(None),
+            1 => be64(&head, 8),
+            0 => {
+                return Err(wrong(format!(
+                    "a {} box of unknown size, which a live stream cannot have",
+                    printable(kind)
+                )));
+            }
+            size => u64::from(size),
+        };
+        let limit = match &kind {
+            b"moov" => MOOV_MAX,
+            b"moof" => MOOF_MAX,
+            b"mdat" => MDAT_MAX,
+            _ => OTHER_MAX,
+        };
+        if size < 8 {
+            return Err(wrong(format!("a {} box of {size} bytes", printable(kind))));
+        }
+        if size > limit {
+            return Err(wrong(format!("a {} box of {size} bytes; up to {limit} are taken", printable(kind))));
+        }
+        if self.init.is_none() && self.ftyp.is_empty() && !kind.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {
+            return Err(wrong("this is not fragmented MP4".to_owned()));
+        }
+        Ok(Some((kind, size)))
+    }
+
+    fn peek(&self, out: &mut [u8; 16]) -> usize {
+        let mut got = 0;
+        for piece in &self.queue {
+            let n = piece.len().min(out.len() - got);
+            out[got..got + n].copy_from_slice(&piece[..n]);
+            got += n;
+            if got == out.len() {
+                break;
+            }
+        }
+        got
+    }
+
+    /// Takes `size` bytes off the front, which are there.
+    fn take(&mut self, size: u64) -> Vec<Bytes> {
+        let mut left = size;
+        let mut rope = Vec::new();
+        while left > 0 {
+            let Some(mut piece) = self.queue.pop_front() else { break };
+            let n = (piece.len() as u64).min(left);
+            // `n` is at most the length of a buffer.
+            rope.push(piece.split_to(n as usize));
+            if !piece.is_empty() {
+                self.queue.push_front(piece);
+            }
+            left -= n;
+        }
+        self.have -= size;
+        self.position += size;
+        rope
+    }
+
+    fn joined(&mut self, rope: Vec<Bytes>) -> Bytes {
+        if rope.len() == 1 {
+            return rope.into_iter().next().unwrap_or_default();
+        }
+        let mut whole = BytesMut::with_capacity(rope.iter().map(Bytes::len).sum());
+        rope.iter().for_each(|piece| whole.extend_from_slice(piece));
+        self.copied_bytes += whole.len() as u64;
+        whole.freeze()
+    }
+
+    fn boxed(&mut self, kind: [u8; 4], rope: Vec<Bytes>, events: &mut Vec<Event>) -> Result<(), Broken> {
+        match &kind {
+            b"ftyp" => self.ftyp = rope,
+            b"moov" => {
+                let moov = self.joined(rope);
+                let init = Arc::new(Init::parse(&self.ftyp, &moov)?);
+                self.copied_bytes += init.bytes.len() as u64;
+                self.ends = vec![0; init.movie.traks.len()];
+                self.init = Some(Arc::clone(&init));
+                events.push(Event::Init(init));
+            }
+            b"moof" => {
+                if self.init.is_none() {
+                    return Err(Broken::new("a fragment before any init segment (ftyp and moov)", 0));
+                }
+                self.moof = Some(self.joined(rope));
+            }
+            b"mdat" => {
+                let Some(moof) = self.moof.take() else {
+                    return Err(Broken::new("media without a moof before it", 0));
+                };
+                events.push(Event::Fragment(self.fragment(moof, rope)?));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn fragment(&mut self, moof: Bytes, mdat: Vec<Bytes>) -> Result<Fragment, Broken> {
+        let Some(init) = self.init.clone() else { return Err(Broken::new("a fragment before any init segment", 0)) };
+        let tracks = init.tracks();
+        let found = fragments::parse(&moof[8..], 0, &tracks)?;
+        let mut runs = Vec::new();
+        let mut keyframe = None;
+        for (n, fragment) in found.iter().enumerate().filter(|(_, fragment)| !fragment.is_empty()) {
+            let cursor = fragment.cursor_at(&moof[8..], Place::start(self.ends[n]), tracks[n].video);
+            let mut run: Option<TrackRun> = None;
+            for sample in cursor {
+                let end = sample.dts.saturating_add(i64::from(sample.duration));
+                let timescale = init.movie.traks[n].timescale.get();
+                let video = tracks[n].video;
+                if run.is_none() && video {
+                    keyframe = Some(sample.sync);
+                }
+                let run = run.get_or_insert(TrackRun { track: n, timescale, start: sample.dts, end, video });
+                run.end = run.end.max(end);
+            }
+            if let Some(run) = run {
+                self.ends[n] = run.end;
+                runs.push(run);
+            }
+        }
+        let mut rope = vec![moof];
+        rope.extend(mdat);
+        let len = rope.iter().map(|piece| piece.len() as u64).sum();
+        Ok(Fragment { rope, len, runs, keyframe: keyframe.unwrap_or(true) })
+    }
+}
+
+/// Adds `shift` ticks per track to the decode times of a `moof`; a copy of the box with `tfdt` rewritten.
+/// `shifts` are (track id, ticks).
+pub fn shift_times(moof: &Bytes, shifts: &[(u32, i64)]) -> Result<Bytes, ArrivalError> {
+    let failed = |broken: Broken| ArrivalError { what: broken.what, position: broken.at as u64, kind: Wrong::Broken };
+    let mut copy = BytesMut::from(&moof[..]);
+    for child in children(moof, 8..moof.len()) {
+        let child = child.map_err(failed)?;
+        if &child.kind != b"traf" {
+            continue;
+        }
+        let (Some(header), Some(time)) = (
+            find(moof, child.body.clone(), b"tfhd").map_err(failed)?,
+            find(moof, child.body.clone(), b"tfdt").map_err(failed)?,
+        ) else {
+            continue;
+        };
+        if header.len() < 8 || time.len() < 8 {
+            continue;
+        }
+        let id = be32(moof, header.start + 4);
+        let shift = shifts.iter().find(|(track, _)| *track == id).map_or(0, |(_, shift)| *shift);
+        if moof[time.start] == 1 && time.len() >= 12 {
+            let moved = be64(moof, time.start + 4).saturating_add_signed(shift);
+            copy[time.start + 4..time.start + 12].copy_from_slice(&moved.to_be_bytes());
+        } else {
+            let moved = i64::from(be32(moof, time.start + 4)).saturating_add(shift);
+            let Ok(moved) = u32::try_from(moved) else {
+                return Err(ArrivalError {
+                    what: "a 32-bit tfdt cannot hold the time of a stream this long".to_owned(),
+                    position: time.start as u64,
+                    kind: Wrong::Broken,
+                });
+            };
+            copy[time.start + 4..time.start + 8].copy_from_slice(&moved.to_be_bytes());
+        }
+    }
+    Ok(copy.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The demo sample as fragments, made by the chunk writer.
+    fn fragmented() -> Vec<u8> {
+        use crate::media::index::{Index, Position, Until};
+        use crate::media::slices::Piece;
+        let file: &[u8] = include_bytes!("../../../assets/demo.mp4");
+        let index = Index::open_trusted(Index::build(&file).expect("indexed").into()).expect("opened");
+        let (_, chunk) = index.fmp4(&file, &Position::Frame(0), Until::Size(u64::MAX)).expect("planned");
+        let whole = 0..chunk.length();
+        let mut out = Vec::new();
+        for part in chunk.parts(&whole) {
+            for piece in index.fmp4_part(&file, &chunk, part, &whole).expect("made") {
+                match piece {
+                    Piece::Generated(bytes) => out.extend_from_slice(&bytes),
+                    Piece::Source { offset, len } => {
+                        out.extend_from_slice(&file[offset as usize..(offset + len) as usize]);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Init, then of each fragment: bytes, keyframe, runs.
+    type Seen = (Vec<u8>, Vec<(Vec<u8>, bool, Vec<TrackRun>)>);
+
+    fn arrive(buffers: impl Iterator<Item = Bytes>) -> (Seen, u64) {
+        let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+        buffers.for_each(|bytes| arrival.push(bytes, &mut events).expect("valid"));
+        assert!(arrival.is_between_boxes());
+        let (mut init, mut fragments) = (Vec::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::Init(found) => init = found.bytes.to_vec(),
+                Event::Fragment(f) => {
+                    let bytes: Vec<u8> = f.rope.iter().flat_map(|piece| piece.to_vec()).collect();
+                    assert_eq!(bytes.len() as u64, f.len);
+                    fragments.push((bytes, f.keyframe, f.runs));
+                }
+            }
+        }
+        ((init, fragments), arrival.copied_bytes)
+    }
+
+    #[test]
+    fn how_the_bytes_are_cut_changes_nothing() {
+        let whole = Bytes::from(fragmented());
+        let (expected, _) = arrive(std::iter::once(whole.clone()));
+        // assets/demo.sh: 16 keyframes, and the writer begins a fragment at each.
+        assert_eq!(expected.1.len(), 16);
+        assert!(expected.1.iter().all(|(_, keyframe, runs)| *keyframe && runs.len() >= 2));
+        let joined: Vec<u8> =
+            expected.1.iter().fold(expected.0.clone(), |all, (bytes, ..)| [all, bytes.clone()].concat());
+        assert_eq!(joined, whole);
+        for size in [1, 7, 1000, 65_536] {
+            let buffers = (0..whole.len()).step_by(size).map(|at| whole.slice(at..whole.len().min(at + size)));
+            let (seen, copied) = arrive(buffers);
+            assert!(seen == expected, "buffers of {size} bytes");
+            assert!(copied < 60_000, "{copied} bytes copied: more than heads");
+        }
+    }
+
+    #[test]
+    fn times_are_moved_in_a_copy_of_the_head() {
+        let ((_, fragments), _) = arrive(std::iter::once(Bytes::from(fragmented())));
+        let second = &fragments[1];
+        let size = be32(&second.0, 0) as usize;
+        let moof = Bytes::copy_from_slice(&second.0[..size]);
+        let moved = shift_times(&moof, &[(1, 30_000), (2, 48_000)]).expect("moved");
+        assert_eq!(moved.len(), moof.len());
+        let differing = moof.iter().zip(&moved[..]).filter(|(a, b)| a != b).count();
+        assert!((1..=16).contains(&differing), "{differing} bytes: only those of two tfdt");
+    }
+
+    #[test]
+    fn what_is_no_stream_is_refused_with_its_place() {
+        let push = |bytes: &[u8]| {
+            let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+            arrival.push(Bytes::copy_from_slice(bytes), &mut events).expect_err("refused")
+        };
+        let error = push(b"\x00\x00\x00\x05ftyp");
+        assert_eq!((error.position, error.kind), (0, Wrong::Format));
+        assert_eq!(push(b"\x00\x00\x00\x08moof\x00\x00\x00\x08mdat").kind, Wrong::NoInit);
+        assert_eq!(push(b"\x00\x00\x00\x08free\x7f\xff\xff\xffmoov").position, 8);
+        assert_eq!(push(b"\x00\x00\x00\x08free\x00\x00\x00\x00mdat").kind, Wrong::Broken);
+    }
+}
