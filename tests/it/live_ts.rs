@@ -88,7 +88,7 @@ fn assert_continuous(body: &[u8]) -> usize {
         announced += usize::from(discontinuity);
         let counter = packet[3] & 15;
         // Tables may be repeated; they carry no media.
-        if let Some(before) = last.insert(pid, counter).filter(|_| !discontinuity && pid >= 0x100 && pid < 0x1000) {
+        if let Some(before) = last.insert(pid, counter).filter(|_| !discontinuity && (0x100..0x1000).contains(&pid)) {
             assert_eq!(counter, (before + u8::from(payload)) & 15, "PID {pid:#x}");
         }
     }
@@ -170,7 +170,7 @@ fn with_preamble(server: &Server, source: &Path, name: &str) -> Child {
         .unwrap();
     let mut output = publisher.stdout.take().unwrap();
     let mut socket = TcpStream::connect(preamble_address(server)).unwrap();
-    write!(socket, "PUBLISH {name} {WRITE_KEY}\n").unwrap();
+    writeln!(socket, "PUBLISH {name} {WRITE_KEY}").unwrap();
     std::thread::spawn(move || std::io::copy(&mut output, &mut socket));
     publisher
 }

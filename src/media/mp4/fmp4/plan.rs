@@ -84,7 +84,7 @@ pub(crate) fn plan(
         end: 0,
     };
     planner.open();
-    let pictures = planner.pictures_before(source, cut.end)?;
+    let pictures = planner.pictures_before(source, cut)?;
     planner.take_all(cut, pictures)?;
     planner.close();
     if planner.fragments.is_empty() {
@@ -111,8 +111,10 @@ fn timecode_ticks(header: &Header<'_>, end: i64, timescale: u32) -> u32 {
 }
 
 impl Planner<'_> {
-    /// Samples of the leading track up to the last one in decoding order that is presented before `end`.
-    fn pictures_before(&self, source: &dyn Source, end: Seconds) -> Result<u64, SeekError> {
+    /// Samples of the leading track up to the last one in decoding order that is presented before the cut's end, as
+    /// far as its bytes allow.
+    fn pictures_before(&self, source: &dyn Source, cut: Cut) -> Result<u64, SeekError> {
+        let (end, mut bytes) = (cut.end, 0u64);
         let track = self.walks[0].track;
         // Lowest distance of presentation from decoding so far: from it follows when no later sample is in time.
         let (mut count, mut lowest_offset) = (0, i64::MAX);
@@ -125,6 +127,10 @@ impl Planner<'_> {
             }
             if is_before(sample.dts.saturating_add(offset), track.timescale, end) {
                 count = n;
+            }
+            bytes = bytes.saturating_add(u64::from(sample.size));
+            if bytes >= cut.bytes {
+                return Ok(n);
             }
         }
         Ok(count)
