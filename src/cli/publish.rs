@@ -1,6 +1,6 @@
 //! `weir publish FILE URL`: pushes a file as a live stream at its own speed, as an encoder would.
 //!
-//! The file is cut into fragments as for `as=fmp4` and sent in one chunked request, each fragment when its time has come.
+//! The file is cut into fragments as for `as=fmp4` and sent in one chunked request, each fragment when it is due.
 
 use super::fail;
 use crate::media::ReadAt;
