@@ -8,10 +8,10 @@ const HEAD_BYTES_MAX: usize = 256;
 const NO_BODY: &str = "content-length: 0\r\n";
 
 /// What to send in place of what hyper is about to write, if that is such an answer. None of Weir's own errors has an
-/// empty body.
+/// empty body. The slices are read: none of them may be a slice of a mapped file, which could be SIGBUS.
 pub(super) fn with_problem(slices: &[IoSlice<'_>]) -> Option<Vec<u8>> {
     let head = slices.first()?;
-    if !head.starts_with(b"HTTP/1.1 4") || slices.len() > 1 || head.len() > HEAD_BYTES_MAX {
+    if slices.len() > 1 || head.len() > HEAD_BYTES_MAX || !head.starts_with(b"HTTP/1.1 4") {
         return None;
     }
     let text = std::str::from_utf8(head).ok().filter(|text| text.ends_with("\r\n\r\n"))?;

@@ -171,7 +171,9 @@ impl AsyncWrite for Stream {
             return self.give_way(cx);
         }
         let total: usize = slices.iter().map(|s| s.len()).sum();
-        if self.replacement.is_none() && self.conn.phase() != Phase::Serving {
+        // Only looked at when no request is in flight, and never in media: a load from a file that was cut is SIGBUS.
+        let no_request = self.replacement.is_none() && self.conn.phase() != Phase::Serving;
+        if no_request && !slices.iter().any(|slice| self.conn.is_media(slice)) {
             self.replacement = malformed::with_problem(slices).map(|bytes| Box::new(Replacement { bytes, written: 0 }));
         }
         if self.replacement.is_some() {
