@@ -2,10 +2,11 @@
 
 use crate::support::client::Connection;
 use crate::support::oracle;
+use crate::support::publisher::{BY_FRAME, BY_KEYFRAME, eventually, push, state};
 use crate::support::server::{Server, WRITE_KEY};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 /// Four seconds with B-frames and sound, a keyframe every half second.
 fn source(directory: &Path) -> PathBuf {
@@ -16,33 +17,6 @@ fn source(directory: &Path) -> PathBuf {
     assert!(status.unwrap().success());
     path
 }
-
-fn push(server: &Server, source: &Path, name: &str, movflags: &str) -> Child {
-    Command::new("ffmpeg")
-        .args(["-nostdin", "-v", "error", "-re", "-i"])
-        .arg(source)
-        .args(["-c", "copy", "-f", "mp4", "-movflags", movflags, "-method", "PUT"])
-        .args(["-headers", &format!("Authorization: Bearer {WRITE_KEY}")])
-        .arg(format!("http://{}/live/{name}", server.media))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-fn state(server: &Server, name: &str) -> serde_json::Value {
-    let response = server.get(&format!("/live/{name}"));
-    if response.status == 200 { serde_json::from_slice(&response.body).unwrap() } else { serde_json::Value::Null }
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what} never came");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-const BY_KEYFRAME: &str = "frag_keyframe+empty_moov+default_base_moof";
 
 /// What a viewer gets until the stream ends.
 fn watch(server: &Server, target: &str) -> Vec<u8> {
@@ -57,7 +31,7 @@ fn viewers_get_the_frames_that_were_sent() {
     let source = source(directory.path());
     let sent = oracle::decode(&std::fs::read(&source).unwrap());
     assert_eq!(sent.len(), 100);
-    let kinds = [("keys", BY_KEYFRAME), ("frames", "frag_every_frame+empty_moov+default_base_moof")];
+    let kinds = [("keys", BY_KEYFRAME), ("frames", BY_FRAME)];
     std::thread::scope(|scope| {
         for (name, movflags) in kinds {
             let (server, source, sent) = (&server, &source, &sent);

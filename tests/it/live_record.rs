@@ -3,14 +3,13 @@
 
 use crate::support::client::{Connection, Response};
 use crate::support::oracle;
-use crate::support::server::{Server, WRITE_KEY};
+use crate::support::publisher::{BY_FRAME, BY_KEYFRAME, eventually, push, state};
+use crate::support::server::Server;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-const BY_KEYFRAME: &str = "frag_keyframe+empty_moov+default_base_moof";
-const BY_FRAME: &str = "frag_every_frame+empty_moov+default_base_moof";
 /// The last position of one who wants what is to come (RFC 8673).
 const FOR_EVER: &str = "9007199254740991";
 
@@ -23,31 +22,6 @@ fn source(directory: &Path, seconds: u32) -> PathBuf {
     command.args(["-v", "error", "-y"]).args(input).args(["-t", &seconds.to_string()]).args(coding).arg(&path);
     assert!(command.status().unwrap().success());
     path
-}
-
-fn push(server: &Server, source: &Path, name: &str, movflags: &str) -> Child {
-    Command::new("ffmpeg")
-        .args(["-nostdin", "-v", "error", "-re", "-i"])
-        .arg(source)
-        .args(["-c", "copy", "-f", "mp4", "-movflags", movflags, "-method", "PUT"])
-        .args(["-headers", &format!("Authorization: Bearer {WRITE_KEY}")])
-        .arg(format!("http://{}/live/{name}", server.media))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-fn state(server: &Server, name: &str) -> Value {
-    let response = server.get(&format!("/live/{name}"));
-    if response.status == 200 { response.json() } else { Value::Null }
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what} never came");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn await_part(server: &Server, name: &str) {

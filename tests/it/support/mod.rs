@@ -5,4 +5,5 @@
 pub mod box_cursor;
 pub mod client;
 pub mod oracle;
+pub mod publisher;
 pub mod server;
