@@ -1,7 +1,11 @@
 //! The command line: one file per subcommand. Prints what a person asked for; everything else is logged.
 
+mod adjust;
 mod demo;
+mod enhance;
+mod frame;
 mod inspect;
+mod picture;
 mod publish;
 mod serve;
 
@@ -20,7 +24,9 @@ Examples:
   weir demo                                    a sample video, and every URL worth opening
   weir serve --library ~/Videos                serve a directory at http://127.0.0.1:8080
   weir publish film.mp4 http://127.0.0.1:8080/live/cam --loop
-  weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file"
+  weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file
+  weir frame film.mp4 --timecode 01:09:14:28 -o frame.jpg
+                                               that frame as a picture"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -37,6 +43,12 @@ enum Command {
     Publish(publish::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
+    /// Write one frame of a video as a picture
+    Frame(frame::Arguments),
+    /// Change brightness and contrast of an image, or of a frame
+    Adjust(adjust::Arguments),
+    /// Stretch the levels of an image, or of a frame, and sharpen it
+    Enhance(enhance::Arguments),
 }
 
 /// Exit code of wrong usage or a wrong configuration.
@@ -49,6 +61,9 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Frame(arguments) => frame::run(&arguments),
+        Command::Adjust(arguments) => adjust::run(&arguments),
+        Command::Enhance(arguments) => enhance::run(&arguments),
     }
 }
 

@@ -59,6 +59,13 @@ pub struct Config {
     pub tcp_preamble: Option<SocketAddr>,
     pub tcp_public: bool,
     pub read_threads: usize,
+    pub frame_threads: usize,
+    pub frame_queue_max: usize,
+    pub frame_time: Span,
+    pub frame_bytes_max: ByteSize,
+    pub frame_pixels_max: u64,
+    pub frame_cache_bytes: ByteSize,
+    pub image_bytes_max: ByteSize,
 }
 
 /// What is wrong with a configuration: where it stands and what is allowed.
@@ -110,6 +117,13 @@ impl Default for Config {
             tcp_preamble: None,
             tcp_public: false,
             read_threads: 8,
+            frame_threads: 2,
+            frame_queue_max: 256,
+            frame_time: Span::from_secs(10),
+            frame_bytes_max: ByteSize(512 << 20),
+            frame_pixels_max: 40_000_000,
+            frame_cache_bytes: ByteSize(64 << 20),
+            image_bytes_max: ByteSize(32 << 20),
         }
     }
 }
@@ -202,6 +216,13 @@ impl Settings {
             tcp,
             tcp_public,
             read_threads,
+            frame_threads,
+            frame_queue_max,
+            frame_time,
+            frame_bytes_max,
+            frame_pixels_max,
+            frame_cache_bytes,
+            image_bytes_max,
         );
         config.check()?;
         Ok(config)
@@ -268,6 +289,9 @@ impl Config {
         }
         if !(1..=256).contains(&self.read_threads) {
             return wrong("read_threads", "1 to 256");
+        }
+        if !(1..=256).contains(&self.frame_threads) {
+            return wrong("frame_threads", "1 to 256");
         }
         if !(1 << 10..=1 << 20).contains(&self.head_bytes_max.0) {
             return wrong("head_bytes_max", "1 KiB to 1 MiB");

@@ -13,6 +13,8 @@ use tokio::sync::oneshot;
 
 /// Nice value of the pools' threads.
 const NICE: i32 = 10;
+/// Of those that nobody who is being served waits for: they take what is left.
+const NICE_BACKGROUND: i32 = 19;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -25,6 +27,7 @@ pub struct Pool {
 struct Shared {
     name: &'static str,
     threads_max: usize,
+    nice: i32,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -57,9 +60,18 @@ pub struct Panicked(pub &'static str);
 impl Pool {
     /// A pool named for what runs in it, with at most `threads_max` threads.
     pub fn new(name: &'static str, threads_max: usize) -> Self {
-        let state = State { jobs: VecDeque::new(), threads: 0, idle: 0 };
-        let shared = Shared { name, threads_max: threads_max.max(1), state: Mutex::new(state), work: Condvar::new() };
-        Self { shared: Arc::new(shared) }
+        Self::with_nice(name, threads_max, NICE)
+    }
+
+    /// The same for work that must not be felt by anybody else: it yields to the other pools too.
+    pub fn background(name: &'static str, threads_max: usize) -> Self {
+        Self::with_nice(name, threads_max, NICE_BACKGROUND)
+    }
+
+    fn with_nice(name: &'static str, threads_max: usize, nice: i32) -> Self {
+        let state = Mutex::new(State { jobs: VecDeque::new(), threads: 0, idle: 0 });
+        let threads_max = threads_max.max(1);
+        Self { shared: Arc::new(Shared { name, threads_max, nice, state, work: Condvar::new() }) }
     }
 
     /// Queues `job` at once and gives a future of its result. Dropping the future does not stop the job.
@@ -105,7 +117,7 @@ impl Shared {
     fn work(&self) {
         // The cores come first: a pool reads ahead of them, and a core that waits for its CPU delays everybody.
         // Linux gives each thread a nice value of its own (sched(7)).
-        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), self.nice) {
             tracing::debug!(%error, "lower a pool thread's priority");
         }
         let mut state = self.lock();
