@@ -114,12 +114,12 @@ fn open(path: &Path, moment: &Moment) -> Result<Image, Failure> {
     let mut first = Vec::new();
     let mut file = fs::File::open(path).map_err(|error| failed(&error))?;
     io::Read::read_to_end(&mut io::Read::take(&mut file, 16), &mut first).map_err(|error| failed(&error))?;
-    if !upload::is_image(&first) {
+    if upload::format(&first).is_err() {
         let text = "no JPEG and no PNG; of a video, say which frame with --timecode, --time or --frame";
         return Err((super::USAGE, format!("{}: {text}", path.display())));
     }
     io::Read::read_to_end(&mut file, &mut first).map_err(|error| failed(&error))?;
-    upload::read(&first, &limits()).map(|(image, _)| image).map_err(|error| failed(&error))
+    upload::read(&first, &limits()).map_err(|error| failed(&error))
 }
 
 /// Writes an image in the format that the name asks for.

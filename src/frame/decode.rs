@@ -47,6 +47,9 @@ fn decoder(coding: &Coding, limits: Limits) -> Result<Box<dyn StillDecoder>, Fra
     match coding {
         Coding::H264 => Ok(Box::new(h264::Decoder::new(limits))),
         Coding::Hevc => Ok(Box::new(hevc::Decoder::new(limits))),
+        #[cfg(feature = "av1")]
+        Coding::Av1 => Ok(Box::new(super::av1::Decoder::new(limits)?)),
+        #[cfg(not(feature = "av1"))]
         Coding::Av1 => Err(FrameError::Unsupported { what: "this video is AV1".to_owned() }),
         Coding::Other(name) => Err(FrameError::Unsupported { what: format!("this video is {name}") }),
     }

@@ -117,3 +117,62 @@ fn blur_row(row: &[u8], values: &[f32; 256]) -> Vec<f32> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::adjust::Adjust;
+
+    /// 16 × 16: red rises to the right, green downwards, blue in steps.
+    fn gradient() -> Image {
+        let pixels = (0..16u32).flat_map(|y| {
+            (0..16u32).flat_map(move |x| [40 + 10 * x, 60 + 8 * y, 100 + x * y % 50].map(|value| value as u8))
+        });
+        Image { width: 16, height: 16, pixels: pixels.collect(), alpha: None }
+    }
+
+    fn at(image: &Image, x: usize, y: usize) -> [u8; 3] {
+        let at = 3 * (y * image.width + x);
+        [image.pixels[at], image.pixels[at + 1], image.pixels[at + 2]]
+    }
+
+    /// The expected values are what `tests/fixtures/edit.py 0 0 0.8` makes of the same gradient.
+    #[test]
+    fn a_gradient() {
+        let mut image = gradient();
+        Enhancer::default().apply(&mut image, 0.8, None);
+        let places = [(0, 0), (15, 0), (7, 7), (8, 3), (0, 15), (15, 15)];
+        let expected =
+            [[0, 7, 89], [255, 7, 85], [109, 121, 201], [129, 57, 137], [0, 251, 85], [255, 251, 141]];
+        assert_eq!(places.map(|(x, y)| at(&image, x, y)), expected);
+    }
+
+    #[test]
+    fn nothing_changes_what_has_no_levels_or_no_amount() {
+        let mut image = gradient();
+        Enhancer::default().apply(&mut image, 0.0, None);
+        assert_eq!(image, gradient());
+        let flat = Image { width: 3, height: 2, pixels: vec![77; 18], alpha: Some(vec![5; 6]) };
+        let mut image = flat.clone();
+        Enhancer::default().apply(&mut image, 1.0, None);
+        assert_eq!(image, flat);
+        let mut none = Image { width: 0, height: 0, pixels: vec![], alpha: None };
+        Enhancer::default().apply(&mut none, 1.0, None);
+        // One pixel is its own blur.
+        let mut one = Image { width: 1, height: 1, pixels: vec![1, 2, 3], alpha: None };
+        Enhancer::default().apply(&mut one, 0.5, None);
+        assert_eq!(one.pixels, [1, 2, 3]);
+    }
+
+    #[test]
+    fn adjusted_values_are_not_rounded_on_the_way() {
+        let table = Adjust { brightness: 0.0, contrast: -0.99 }.table();
+        let mut image = gradient();
+        Enhancer::default().apply(&mut image, 1.0, Some(&table));
+        // A hundredth of the contrast is a byte or two; its levels are stretched from what there was before.
+        assert_eq!(at(&image, 0, 0)[..2], [0, 0]);
+        assert_eq!(at(&image, 15, 15)[..2], [255, 255]);
+        let greens: std::collections::HashSet<u8> = (0..16).map(|y| at(&image, 8, y)[1]).collect();
+        assert!(greens.len() > 10, "{greens:?}");
+    }
+}

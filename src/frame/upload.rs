@@ -18,20 +18,20 @@ const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The longest side of a JPEG.
 const JPEG_SIDE_MAX: usize = 65_535;
 
-/// The image in `bytes`, and the format in which to give it back.
-pub fn read(bytes: &[u8], limits: &Limits) -> Result<(Image, Format), FrameError> {
-    if bytes.starts_with(JPEG) {
-        return Ok((guarded(|| jpeg(bytes, limits))?, Format::Jpeg { quality: QUALITY }));
+/// The format of a file that begins like this.
+pub fn format(first: &[u8]) -> Result<Format, FrameError> {
+    if first.starts_with(JPEG) {
+        return Ok(Format::Jpeg { quality: QUALITY });
     }
-    if bytes.starts_with(PNG) {
-        return Ok((guarded(|| png(bytes, limits))?, Format::Png));
-    }
-    Err(FrameError::NotAnImage)
+    if first.starts_with(PNG) { Ok(Format::Png) } else { Err(FrameError::NotAnImage) }
 }
 
-/// Whether [`read`] would look into a file that begins like this.
-pub fn is_image(first: &[u8]) -> bool {
-    first.starts_with(JPEG) || first.starts_with(PNG)
+/// The image in `bytes`.
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<Image, FrameError> {
+    match format(bytes)? {
+        Format::Jpeg { .. } => guarded(|| jpeg(bytes, limits)),
+        Format::Png => guarded(|| png(bytes, limits)),
+    }
 }
 
 fn check(width: usize, height: usize, limits: &Limits) -> Result<(), FrameError> {
@@ -92,4 +92,67 @@ fn png(bytes: &[u8], limits: &Limits) -> Result<Image, FrameError> {
         png::ColorType::Indexed => return Err(broken(&"its palette is missing")),
     };
     Ok(Image { width, height, pixels, alpha })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode::encode;
+    use super::*;
+    use std::time::Duration;
+
+    const LIMITS: Limits = Limits { pixels_max: 1 << 20, bytes_max: 1 << 26, time: Duration::from_secs(1) };
+
+    fn image(alpha: bool) -> Image {
+        let pixels = (0..24 * 16u32).flat_map(|n| [n as u8, 255 - n as u8, 90]).collect();
+        Image { width: 24, height: 16, pixels, alpha: alpha.then(|| (0..24 * 16u32).map(|n| n as u8).collect()) }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        for alpha in [false, true] {
+            let image = image(alpha);
+            let file = encode(&image, Format::Png).expect("fits");
+            assert_eq!(format(&file).expect("an image"), Format::Png);
+            assert_eq!(read(&file, &LIMITS).expect("whole"), image);
+        }
+        let flat = Image { width: 20, height: 10, pixels: [200, 100, 50].repeat(200), alpha: None };
+        let file = encode(&flat, Format::Jpeg { quality: 100 }).expect("fits");
+        let read = read(&file, &LIMITS).expect("whole");
+        assert_eq!((read.width, read.height), (20, 10));
+        assert!(read.pixels.iter().zip(&flat.pixels).all(|(a, b)| a.abs_diff(*b) <= 2));
+        let clear = Image { alpha: Some(vec![0; 200]), ..flat };
+        let file = encode(&clear, Format::Jpeg { quality: 90 }).expect("fits");
+        assert!(super::read(&file, &LIMITS).expect("whole").pixels.iter().all(|byte| *byte > 250), "on white");
+    }
+
+    /// A PNG of 33 bytes may claim four billion pixels by four billion.
+    #[test]
+    fn sizes_are_checked_before_anything_is_allocated() {
+        let mut png = encode(&image(false), Format::Png).expect("fits");
+        png[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
+        let crc = crc32fast::hash(&png[12..29]).to_be_bytes();
+        png[29..33].copy_from_slice(&crc);
+        let error = read(&png, &LIMITS).expect_err("too large");
+        assert!(matches!(&error, FrameError::TooLarge(text) if text.contains("2147483647")), "{error}");
+        let mut jpeg = encode(&image(false), Format::Jpeg { quality: 50 }).expect("fits");
+        let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).expect("a frame header");
+        jpeg[frame + 5..frame + 9].fill(0xff);
+        assert!(matches!(read(&jpeg, &LIMITS), Err(FrameError::TooLarge(_))));
+    }
+
+    #[test]
+    fn broken_files_are_errors() {
+        assert!(matches!(read(b"GIF89a", &LIMITS), Err(FrameError::NotAnImage)));
+        assert!(matches!(read(b"", &LIMITS), Err(FrameError::NotAnImage)));
+        for format in [Format::Png, Format::Jpeg { quality: 80 }] {
+            let file = encode(&image(true), format).expect("fits");
+            for len in 3..file.len() {
+                let _ = read(&file[..len], &LIMITS);
+                let mut changed = file.clone();
+                changed[len] ^= 0x55;
+                let _ = read(&changed, &LIMITS);
+            }
+        }
+        assert!(read(&encode(&image(false), Format::Png).expect("fits")[..60], &LIMITS).is_err());
+    }
 }

@@ -11,10 +11,14 @@ pub mod conditional;
 pub mod cors;
 pub mod credentials;
 pub mod fmp4;
+pub mod form;
+pub mod frame;
 pub mod id;
+pub mod images;
 pub mod live;
 pub mod live_body;
 pub mod live_file;
+pub mod live_frame;
 pub mod live_range;
 pub mod media_body;
 pub mod multipart;
@@ -37,6 +41,7 @@ use problem::Problem;
 
 const READ: &str = "GET, HEAD, OPTIONS";
 const PUBLISH: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
+const EDIT: &str = "POST, OPTIONS";
 const READ_WRITE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
 /// The route table of the media listener. HEAD is answered like GET; hyper leaves the body out.
@@ -55,12 +60,18 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::Chunk if read => chunk::chunk(&call).await,
         Route::Seek if read => chunk::seek(&call).await,
         Route::Upload if read => upload::missing(&call).await,
+        Route::Frame if read => frame::frame(&call).await,
+        Route::Storyboard if read => frame::storyboard(&call).await,
+        Route::Adjust if method == Method::POST => images::adjusted(call).await,
+        Route::Enhance if method == Method::POST => images::enhanced(call).await,
+        Route::Adjust | Route::Enhance => other_method(&method, EDIT),
         Route::Live if read => live::list(&call),
         Route::LiveStream if method == Method::PUT || method == Method::POST => live::publish(call).await,
         Route::LiveStream if method == Method::DELETE => live::end(&call).await,
         Route::LiveStream if read => live::one(&call),
         Route::LiveBody if read => live::stream(&call),
         Route::LiveFile if read => live_file::file(&call),
+        Route::LiveFrame if read => live_frame::frame(&call).await,
         Route::LiveStream => other_method(&method, PUBLISH),
         Route::Video => other_method(&method, READ_WRITE),
         // `OPTIONS *` asks what the server as a whole can do (RFC 9110 §9.3.7).

@@ -102,7 +102,11 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
         Box::pin(async move {
             let has_body = !request.body().is_end_stream();
             let (preflight, head) = (request.method() == Method::OPTIONS, request.method() == Method::HEAD);
-            let takes_body = request.method() == Method::PUT && entry.route == Route::Video;
+            let takes_body = match entry.route {
+                Route::Video => request.method() == Method::PUT,
+                Route::Adjust | Route::Enhance => request.method() == Method::POST,
+                _ => false,
+            };
             let timing = Timing::new(edge.config.server_timing);
             let mut response = match problem {
                 Some(problem) => refused(problem),
@@ -211,7 +215,11 @@ fn shortened(text: &str) -> &str {
 
 /// A query as it may be logged: the value of `key` is a secret.
 fn without_key(query: &str) -> String {
-    let shown = query.split('&').map(|pair| if pair.starts_with("key=") { "key=…" } else { pair });
+    let is_key = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default().as_bytes();
+        percent_encoding::percent_decode(name).eq("key".bytes())
+    };
+    let shown = query.split('&').map(|pair| if is_key(pair) { "key=…" } else { pair });
     shown.collect::<Vec<_>>().join("&")
 }
 
@@ -265,5 +273,6 @@ mod tests {
     #[test]
     fn a_key_in_a_query_is_not_logged() {
         assert_eq!(without_key("time=1&key=secret&a=b"), "time=1&key=…&a=b");
+        assert_eq!(without_key("%6bey=secret&key&keys=b"), "key=…&key=…&keys=b");
     }
 }

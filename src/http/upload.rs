@@ -92,7 +92,7 @@ async fn part(
 }
 
 /// The next bytes of a body, as they came.
-async fn next(body: &mut Incoming, stall: Duration) -> Result<Option<Bytes>, Problem> {
+pub(super) async fn next(body: &mut Incoming, stall: Duration) -> Result<Option<Bytes>, Problem> {
     loop {
         let Ok(frame) = tokio::time::timeout(stall, body.frame()).await else {
             let detail = format!("no byte of the body came for {} s", stall.as_secs());

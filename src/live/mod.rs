@@ -8,6 +8,8 @@
 pub mod arrival;
 pub mod cursor;
 pub mod follow;
+pub mod group;
+pub mod numbers;
 pub mod stream;
 pub mod streams;
 mod times;
@@ -16,6 +18,7 @@ pub mod window;
 pub use arrival::{Arrival, Arrived, Init};
 pub use cursor::{Cursor, Next};
 pub use follow::{Followed, Follower, Reader};
+pub use group::Group;
 pub use stream::{Publication, PublishError, State, Stream};
 pub use streams::{LiveConfig, Streams};
 pub use window::{Located, Part};

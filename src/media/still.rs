@@ -78,6 +78,13 @@ pub(crate) enum Units {
 }
 
 impl Still {
+    /// Coded pictures that are at hand, the last of them wanted.
+    pub fn of_units(coding: Coding, units: Vec<Vec<u8>>) -> Self {
+        let wanted = units.len().saturating_sub(1);
+        let units = Units::Packets { units, wanted };
+        Self { frame: 0, coding, setup: Vec::new(), display: Display::default(), units }
+    }
+
     /// Number of units.
     pub fn len(&self) -> usize {
         match &self.units {
