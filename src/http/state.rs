@@ -2,6 +2,7 @@
 
 use super::credentials::WriteKey;
 use crate::config::Config;
+use crate::lazy::Components;
 use crate::library::Library;
 use crate::live::Streams;
 use crate::observe::metrics::Metrics;
@@ -17,6 +18,8 @@ pub struct Edge {
     pub streams: Streams,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
+    /// The table of what is initialised at its first use.
+    pub components: Arc<Components>,
     /// Where viewers' page faults and index look-ups wait for the disk.
     pub read_pool: Pool,
     /// Cancelled when the server begins to drain.

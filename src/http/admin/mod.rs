@@ -1,6 +1,8 @@
 //! The admin listener: liveness, readiness, metrics. It has a thread and a runtime of its own, so it answers while
 //! every media core is busy.
 
+pub mod startup;
+
 use crate::http::credentials::{self, Access, WriteKey};
 use crate::http::problem::Problem;
 use crate::http::state::Edge;
@@ -29,8 +31,11 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/debug/startup", get(startup::startup))
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
-        .fallback(async || Problem::not_found("nothing is here; there are /metrics, /healthz and /readyz"))
+        .fallback(async || {
+            Problem::not_found("nothing is here; there are /metrics, /healthz, /readyz and /debug/startup")
+        })
         .with_state(edge)
 }
 

@@ -1,0 +1,20 @@
+//! `GET /debug/startup`: what the start took, which components there are, and what each cost whom.
+
+use super::{Answer, text_of};
+use crate::http::query::Query;
+use crate::http::state::Edge;
+use crate::lazy;
+use axum::extract::{RawQuery, State};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Text in the columns of Python's `-X importtime`, or JSON.
+pub async fn startup(State(edge): State<Arc<Edge>>, RawQuery(query): RawQuery) -> Answer {
+    let query = Query::parse(query.as_deref())?;
+    let format = query.one_of("format", &["text", "json"])?.unwrap_or("text");
+    let rows = edge.components.rows();
+    if format == "json" {
+        return text_of(format!("{}\n", json!(rows)), "application/json");
+    }
+    text_of(lazy::text(&rows), "text/plain; charset=utf-8")
+}
