@@ -122,7 +122,10 @@ fn a_panic_is_a_failure() {
 fn dependencies_are_nested() {
     let table = table();
     let pause = Duration::from_millis(20);
-    let inner = table.add("inner", move |_| Ok(thread::sleep(pause)));
+    let inner = table.add("inner", move |_| {
+        thread::sleep(pause);
+        Ok(())
+    });
     let needed = inner.clone();
     let outer = table.add("outer", move |init| Ok(init.need(&needed)?));
     runtime().block_on(outer.get(|| "GET /o".to_owned())).expect("both");
