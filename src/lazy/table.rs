@@ -201,6 +201,15 @@ impl Components {
         self.add_as(name, false, Box::new(run))
     }
 
+    /// A component that stands in no table: for benchmarks, which make one in each loop.
+    pub fn alone<T: Send + Sync + 'static>(
+        &self,
+        name: &'static str,
+        initialise: impl Fn() -> T + Send + Sync + 'static,
+    ) -> Component<T> {
+        Component::new(name, false, Box::new(move |_| Ok(initialise())), Arc::clone(&self.table)).0
+    }
+
     fn add_as<T: Send + Sync + 'static>(
         &self,
         name: &'static str,

@@ -128,7 +128,7 @@ impl Library {
             let (inner, video, payer) = (Arc::clone(&self.inner), Arc::clone(video), payer());
             inner.indexing.requests.fetch_add(1, Ordering::Relaxed);
             self.inner.index_pool.spawn(move || {
-                inner.config.opened.build(&payer, || inner.fly(&video, Keep::Open, &start));
+                inner.fly(&video, Keep::Open, &payer, &start);
                 inner.indexing.requests.fetch_sub(1, Ordering::Relaxed);
             });
         }
@@ -167,8 +167,10 @@ impl Inner {
     }
 
     /// Brings one flight to its end on this thread and tells everyone who waits.
-    fn fly(&self, video: &Arc<Video>, keep: Keep, outcome: &watch::Sender<FlightOutcome>) {
-        let result = catch_unwind(AssertUnwindSafe(|| self.load_or_build(video, keep))).unwrap_or_else(|_| {
+    fn fly(&self, video: &Arc<Video>, keep: Keep, payer: &str, outcome: &watch::Sender<FlightOutcome>) {
+        let tally = if keep == Keep::Open { &self.config.opened } else { &self.config.indexed };
+        let load = || catch_unwind(AssertUnwindSafe(|| self.load_or_build(video, keep)));
+        let result = tally.build(payer, load).unwrap_or_else(|_| {
             let error = io::Error::other("panic while loading the index");
             Err(IndexError::Io(Arc::new(error)))
         });
@@ -306,8 +308,7 @@ fn index_pending(library: &Weak<Inner>, poke: &Poke, prune: bool) -> Option<()> 
         if let Some(video) = video.upgrade().filter(|v| v.known.get().is_none()) {
             // Otherwise a request is at it.
             if let (_, Some(start)) = join(&video) {
-                let fly = || inner.fly(&video, Keep::Summary, &start);
-                inner.config.indexed.build("start", fly);
+                inner.fly(&video, Keep::Summary, "start", &start);
             }
         }
         let busy = || inner.indexing.requests.load(Ordering::Relaxed) > 0;
