@@ -1,9 +1,8 @@
 //! What handlers may reach; shared by all cores.
 
-use super::credentials::WriteKey;
 use crate::config::Config;
 use crate::lazy::Components;
-use crate::library::Library;
+use crate::library::{Library, WriteKey};
 use crate::live::Streams;
 use crate::observe::metrics::Metrics;
 use crate::record::Recorder;
@@ -15,7 +14,7 @@ pub struct Edge {
     pub config: Config,
     pub library: Library,
     pub recorder: Arc<Recorder>,
-    pub streams: Streams,
+    pub streams: Arc<Streams>,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
     /// The table of what is initialised at its first use.
