@@ -276,10 +276,8 @@ mod tests {
     #[test]
     fn several_pending_children_overlap() {
         let open = window();
-        let (mut a, mut b) = (
-            Box::pin(profiled(crate::site!("left"), yields(2))),
-            Box::pin(profiled(crate::site!("right"), yields(2))),
-        );
+        let (mut a, mut b) =
+            (Box::pin(profiled(crate::site!("left"), yields(2))), Box::pin(profiled(crate::site!("right"), yields(2))));
         let both = poll_fn(move |_| {
             let (a, b) = (poll(a.as_mut()), poll(b.as_mut()));
             if a.is_ready() && b.is_ready() { Poll::Ready(()) } else { Poll::Pending }

@@ -104,6 +104,13 @@ impl Span {
         Self { step, not_send: PhantomData }
     }
 
+    /// The same where the site depends on what is only asked while spans count.
+    #[inline(always)]
+    pub fn enter_one_of(site: impl FnOnce() -> &'static Site) -> Self {
+        let step = if switch::is_on() { enter(site()) } else { None };
+        Self { step, not_send: PhantomData }
+    }
+
     /// Whether the switch is on or not: for measuring what that costs.
     #[inline(always)]
     pub(super) fn enter_always(site: &'static Site) -> Self {

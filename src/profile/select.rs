@@ -77,7 +77,8 @@ const KEY_NAMES: &str = "calls, ncalls, cumtime, cumulative, file, filename, mod
 
 impl Key {
     fn parse(text: &str) -> Result<Self, String> {
-        let unknown = || format!("sort={text:?} is no key: write {KEY_NAMES}, or a beginning that means only one of them");
+        let unknown =
+            || format!("sort={text:?} is no key: write {KEY_NAMES}, or a beginning that means only one of them");
         if let Some((_, key)) = KEYS.iter().find(|(name, _)| *name == text) {
             return Ok(*key);
         }

@@ -474,7 +474,8 @@ mod tests {
         let tree = Tree::new();
         let sites: Vec<&'static Site> =
             (0..40).map(|line| &*Box::leak(Box::new(Site::new("s", "f", line, Kind::Span)))).collect();
-        let nodes: Vec<_> = sites.iter().map(|site| ptr::from_ref(tree.root().child(site, None).expect("room"))).collect();
+        let nodes: Vec<_> =
+            sites.iter().map(|site| ptr::from_ref(tree.root().child(site, None).expect("room"))).collect();
         for n in [0, 39, 3, 0, 17, 17, 39, 1] {
             assert!(ptr::eq(tree.root().child(sites[n], None).expect("there"), nodes[n]));
         }

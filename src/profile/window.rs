@@ -38,8 +38,7 @@ impl Drop for Window {
 }
 
 /// Those that are open.
-pub static WINDOWS: Windows =
-    Windows { state: Mutex::new(State { open: 0, next_id: 1, started: BTreeMap::new() }) };
+pub static WINDOWS: Windows = Windows { state: Mutex::new(State { open: 0, next_id: 1, started: BTreeMap::new() }) };
 
 pub struct Windows {
     state: Mutex<State>,
