@@ -7,11 +7,10 @@
 
 use crate::media::slices::Piece;
 use crate::net::Conn;
-use crate::profile::{Profiled, SpanExt, Stage};
+use crate::profile::{Profiled, SpanExt, Stage, site, span};
 use crate::store::pool::Running;
 use crate::store::residency::WINDOW_BYTES;
 use crate::store::{MappedFile, Pool};
-use crate::{site, span};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::collections::VecDeque;

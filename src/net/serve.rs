@@ -3,8 +3,7 @@
 use super::conn::{Conn, Phase, Traffic};
 use super::sendfile;
 use super::stream::Stream;
-use crate::profile::{Stage, spawned};
-use crate::{site, span};
+use crate::profile::{Stage, site, span, spawned};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};

@@ -3,8 +3,7 @@
 use super::conn::{Conn, Phase};
 use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
-use crate::profile::{Span, Stage};
-use crate::{site, span};
+use crate::profile::{Span, Stage, site, span};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
 use std::pin::Pin;

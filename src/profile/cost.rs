@@ -1,4 +1,5 @@
-//! What the profiler itself costs, measured once on this machine with a tree of its own, as cProfile's calibration does.
+//! What the profiler itself costs, measured once on this machine with a tree of its own, as cProfile's calibration
+//! does.
 
 use super::clock::{self, Moment};
 use super::guard::Span;

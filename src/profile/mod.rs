@@ -1,7 +1,7 @@
 //! The profilers of the running server, and the formats they write.
 //!
-//! Spans are named pieces of the server's own code, counted and timed where they run. Off, a span is one relaxed load. On,
-//! it adds to a node of its thread's call tree (`tree`); a report is the difference of two readings of all trees
+//! Spans are named pieces of the server's own code, counted and timed where they run. Off, a span is one relaxed load.
+//! On, it adds to a node of its thread's call tree (`tree`); a report is the difference of two readings of all trees
 //! (`snapshot`, `window`). Does not belong here: HTTP words, what a video is.
 
 pub mod clock;
@@ -22,6 +22,7 @@ mod thread;
 mod tree;
 pub mod window;
 
+pub use crate::{site, span};
 pub use future::{Profiled, SpanExt, profiled, spawned, spawned_by};
 pub use guard::{Origin, Span};
 pub use site::{Kind, Site};

@@ -53,8 +53,8 @@ pub struct Node {
     cold: Mutex<Cold>,
 }
 
-// SAFETY: the pointers are written before the node is published and point to nodes of the same tree, which live as long;
-// everything that changes is atomic or behind a mutex.
+// SAFETY: the pointers are written before the node is published and point to nodes of the same tree, which live as
+// long; everything that changes is atomic or behind a mutex.
 unsafe impl Send for Node {}
 // SAFETY: as above.
 unsafe impl Sync for Node {}

@@ -3,8 +3,7 @@
 //! Cores never block; they await a [`Pool::run`]. Each kind of work has a pool of its own, so that a queue of
 //! fsyncs cannot delay the page faults of viewers. Threads start at the first job.
 
-use crate::profile::{Origin, Span};
-use crate::site;
+use crate::profile::{Origin, Span, site};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
