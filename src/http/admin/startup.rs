@@ -4,12 +4,19 @@ use super::{Answer, text_of};
 use crate::http::query::Query;
 use crate::http::state::Edge;
 use crate::lazy;
+use axum::Router;
 use axum::extract::{RawQuery, State};
+use axum::routing::get;
 use serde_json::json;
 use std::sync::Arc;
 
+/// The routes of this family.
+pub fn routes() -> Router<Arc<Edge>> {
+    Router::new().route("/debug/startup", get(startup))
+}
+
 /// Text in the columns of Python's `-X importtime`, or JSON.
-pub async fn startup(State(edge): State<Arc<Edge>>, RawQuery(query): RawQuery) -> Answer {
+async fn startup(State(edge): State<Arc<Edge>>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::parse(query.as_deref())?;
     let format = query.one_of("format", &["text", "json"])?.unwrap_or("text");
     let rows = edge.components.rows();
