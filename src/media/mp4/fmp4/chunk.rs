@@ -72,14 +72,13 @@ impl Chunk {
                 picks.push(pick);
             }
         }
-        let end = into(start.end_cts);
-        let cut = match until {
-            Until::Size(bytes) => Cut { bytes, end },
-            Until::Duration(duration) => {
-                let wanted = into(start.frame.cts).checked_add(duration.seconds()).unwrap_or(end);
-                Cut { bytes: u64::MAX, end: if wanted < end { wanted } else { end } }
-            }
+        let (bytes, wanted) = match until {
+            Until::Size(bytes) => (bytes, None),
+            Until::Duration(duration) => (u64::MAX, into(start.frame.cts).checked_add(duration.seconds())),
         };
+        let pictures = wanted.map_or(into(start.end_cts), |wanted| wanted.min(into(start.end_cts)));
+        // Behind an edit that is not the last comes other sound than what follows in the file.
+        let cut = Cut { bytes, pictures, end: if start.in_last_edit { wanted } else { Some(pictures) } };
         let quicktime = seeker.summary.content_type.starts_with("video/quicktime");
         let timecode = timecode(seeker, tracks, &seek, ahead)?;
         let header = Header {
@@ -151,8 +150,9 @@ impl Chunk {
 pub(crate) struct ChunkStart {
     pub(crate) frame: crate::media::mp4::frames::Frame,
     pub(crate) key: view::Sample,
-    /// Composition time at which the edit that shows the frame ends.
+    /// Composition time at which the edit that shows the frame ends, and whether it is the last one.
     pub(crate) end_cts: i64,
+    pub(crate) in_last_edit: bool,
     pub(crate) track: usize,
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Fmp4 {
     init: Bytes,
     tracks: Vec<TrackKindOut>,
     fragments: Vec<Fragment>,
+    /// Of all fragments, one after another.
+    runs: Vec<Run>,
     length: u64,
     /// The bytes of the file from the first sample's to the last's.
     source_range: Range<u64>,
@@ -84,6 +86,13 @@ pub(crate) struct TrackKindOut {
     pub(crate) video: bool,
     /// Composition time that is presented at time 0.
     pub(crate) media_time: i64,
+}
+
+impl TrackKindOut {
+    /// When a sample is presented, in ticks from the start of the chunk.
+    fn presented(self, sample: &Sample) -> i64 {
+        sample.dts.saturating_add(i64::from(sample.cts_offset)).saturating_sub(self.media_time)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +113,8 @@ pub(crate) struct Fragment {
     media_bytes: u64,
     /// Decode time of the leading track at its start, in ticks.
     start_ticks: i64,
-    runs: Vec<Run>,
+    /// Which runs of the chunk are its.
+    runs: Range<usize>,
 }
 
 /// The samples of one track in one fragment.
@@ -128,11 +138,9 @@ impl Fmp4 {
     pub(super) fn facts(&self) -> impl Iterator<Item = u64> + '_ {
         let init = self.init.iter().map(|&byte| u64::from(byte));
         let timecode = self.timecode.map_or(u64::MAX, |t| u64::from(t.frame_number) << 32 | u64::from(t.duration));
-        let runs = self.fragments.iter().flat_map(|fragment| {
-            let runs = fragment.runs.iter().flat_map(|run| [run.track as u64, run.first, u64::from(run.count)]);
-            runs.chain([fragment.start, fragment.media_bytes])
-        });
-        init.chain([timecode]).chain(runs)
+        let runs = self.runs.iter().flat_map(|run| [run.track as u64, run.first, u64::from(run.count)]);
+        let fragments = self.fragments.iter().flat_map(|fragment| [fragment.start, fragment.media_bytes]);
+        init.chain([timecode]).chain(runs).chain(fragments)
     }
 
     /// When part `part` begins, in microseconds from the start of the chunk; the init segment is at 0.

@@ -47,7 +47,7 @@ pub(super) fn pieces(chunk: &Fmp4, source: &dyn Source, n: usize) -> Result<VecD
     let fragment = &chunk.fragments[n];
     let timecode = chunk.timecode.filter(|_| n == 0);
     let mut runs = Vec::with_capacity(fragment.runs.len());
-    for run in &fragment.runs {
+    for run in &chunk.runs[fragment.runs.clone()] {
         let track = chunk.tracks[run.track];
         runs.push((track, read(source, run, track)?));
     }
