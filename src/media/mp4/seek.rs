@@ -5,8 +5,8 @@
 use super::Parts;
 use super::fmp4::ChunkStart;
 use super::frames::{Frame, Frames};
+use super::sample::Sample;
 use super::timecode;
-use super::view::Sample;
 use crate::media::ReadAt;
 use crate::media::codec::hevc;
 use crate::media::index::{Keyframe, Position, Seek, SeekError, Summary, TrackKind};

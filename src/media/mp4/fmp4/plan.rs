@@ -6,8 +6,9 @@
 
 use super::init::{self, Header};
 use super::moof::{fragment_head_bytes, run_head_bytes, timecode_data_bytes};
-use super::{Fmp4, Fragment, Run, Sample, Source, TimecodeSample, TrackKindOut};
+use super::{Fmp4, Fragment, Run, Source, TimecodeSample, TrackKindOut, join};
 use crate::media::index::SeekError;
+use crate::media::mp4::sample::Sample;
 use crate::media::time::Seconds;
 use bytes::Bytes;
 use std::cmp::Ordering;
@@ -155,7 +156,8 @@ impl Planner<'_> {
         let mut latest = i64::MIN;
         while let Some(sample) = self.peek(0)? {
             let presented = track.presented(&sample);
-            let wanted = self.walks[0].taken < pictures && self.length() < cut.bytes;
+            let taken = self.walks[0].taken;
+            let wanted = taken < pictures && (taken == 0 || self.length() < cut.bytes);
             if !wanted && presented >= latest {
                 break;
             }
@@ -248,7 +250,7 @@ impl Planner<'_> {
             self.head_bytes += run_head_bytes(walk.track, 0);
         }
         walk.taken += 1;
-        if !walk.last.as_mut().is_some_and(|last| !walk.track.video && last.join(sample)) {
+        if !walk.last.as_mut().is_some_and(|last| !walk.track.video && join(last, sample)) {
             self.head_bytes += run_head_bytes(walk.track, 1) - run_head_bytes(walk.track, 0);
             walk.last = Some(*sample);
         }
