@@ -34,7 +34,8 @@ fuzz_target!(init: std::panic::set_hook(Box::new(|_| {})), |data: &[u8]| {
 /// Units of 16 KiB each; the last is wanted.
 fn picture(coding: Coding, stream: &[u8]) {
     let still = Still::of_units(coding, stream.chunks(1 << 14).map(<[u8]>::to_vec).collect());
-    if let Ok(planes) = decode::decode(&&b""[..], &still, &LIMITS) {
+    let Ok(decoder) = decode::decoder(&still.coding, LIMITS) else { return };
+    if let Ok(planes) = decode::decode(&&b""[..], &still, decoder, &LIMITS) {
         assert_eq!(planes.luma.samples.len(), planes.luma.width * planes.luma.height);
         assert!(planes.luma.samples.len() as u64 <= LIMITS.pixels_max);
     }

@@ -3,6 +3,7 @@
 use super::picture::{self, Moment, Output};
 use crate::frame::adjust::Adjust;
 use crate::frame::still::Edit;
+use crate::lazy::Components;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,8 +27,8 @@ pub(super) struct Arguments {
     output: Output,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &Arguments, components: &Components) -> ExitCode {
     let adjust = Adjust { brightness: arguments.brightness, contrast: arguments.contrast };
     let edit = Edit { adjust: Some(adjust), enhance: None };
-    picture::edit(&arguments.file, &arguments.moment, &arguments.output, &edit)
+    picture::edit(&arguments.file, &arguments.moment, &arguments.output, &edit, components)
 }

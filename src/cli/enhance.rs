@@ -2,6 +2,7 @@
 
 use super::picture::{self, Moment, Output};
 use crate::frame::still::Edit;
+use crate::lazy::Components;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ pub(super) struct Arguments {
     output: Output,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &Arguments, components: &Components) -> ExitCode {
     let edit = Edit { adjust: None, enhance: Some(arguments.amount) };
-    picture::edit(&arguments.file, &arguments.moment, &arguments.output, &edit)
+    picture::edit(&arguments.file, &arguments.moment, &arguments.output, &edit, components)
 }

@@ -3,6 +3,7 @@
 use super::picture::{self, Failure, Moment, Output};
 use crate::frame::adjust::Adjust;
 use crate::frame::still::Edit;
+use crate::lazy::Components;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,23 +34,24 @@ pub(super) struct Arguments {
     enhance: Option<f32>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    picture::finish(frame(arguments))
+pub(super) fn run(arguments: &Arguments, components: &Components) -> ExitCode {
+    picture::finish(frame(arguments, components))
 }
 
-fn frame(arguments: &Arguments) -> Result<(), Failure> {
+fn frame(arguments: &Arguments, components: &Components) -> Result<(), Failure> {
     let missing = || (super::USAGE, "say which frame: --timecode, --time or --frame".to_owned());
     let position = arguments.moment.position().ok_or_else(missing)?;
-    let decoded = picture::decoded(&arguments.file, &position)?;
+    let job = picture::job(components);
+    let decoded = picture::decoded(&arguments.file, &position, &job, components)?;
     let path = &arguments.output.output;
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("pgm")) {
         return picture::save(path, &decoded.planes.to_pgm());
     }
     let failed = |error| (1, format!("{}: {error}", arguments.file.display()));
-    let mut image = decoded.image(arguments.width, &picture::limits()).map_err(failed)?;
+    let mut image = decoded.image(arguments.width, &job.limits).map_err(failed)?;
     let (brightness, contrast) = (arguments.brightness, arguments.contrast);
     let adjust = (brightness.is_some() || contrast.is_some())
         .then(|| Adjust { brightness: brightness.unwrap_or(0.0), contrast: contrast.unwrap_or(0.0) });
-    Edit { adjust, enhance: arguments.enhance }.apply(&mut image);
-    picture::write(&image, &arguments.output)
+    Edit { adjust, enhance: arguments.enhance }.apply(&mut image, &job).map_err(failed)?;
+    picture::write(&image, &arguments.output, &job)
 }

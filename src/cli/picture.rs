@@ -2,15 +2,18 @@
 //! (JPEG, PNG) or videos; results are written by the extension of their name.
 
 use crate::config::Config;
-use crate::frame::encode::{self, Format, QUALITY};
+use crate::frame::encode::{Format, QUALITY};
 use crate::frame::image::Image;
 use crate::frame::still::{self, Decoded, Edit};
-use crate::frame::{Limits, upload};
+use crate::frame::stills::StillsConfig;
+use crate::frame::{Job, Limits, Parts, upload};
+use crate::lazy::Components;
 use crate::media::index::{Index, Position};
 use crate::media::time::{DecimalTime, Label};
 use crate::store::MappedFile;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use std::{fs, io};
 
 /// The moment of a video.
@@ -73,28 +76,37 @@ pub(super) fn amount(text: &str) -> Result<f32, String> {
     number(text, 0.0, 1.0)
 }
 
-/// The server's default limits; time is not short on a command line.
-pub(super) fn limits() -> Limits {
+/// A picture with the server's default limits; time is not short on a command line.
+pub(super) fn job(components: &Components) -> Job {
     let config = Config::default();
-    let time = std::time::Duration::from_secs(3600);
-    Limits { pixels_max: config.frame_pixels_max, bytes_max: config.frame_bytes_max.0, time }
+    let time = Duration::from_secs(3600);
+    let limits = Limits { pixels_max: config.frame_pixels_max, bytes_max: config.frame_bytes_max.0, time };
+    let (threads, queue_max, cache_bytes) = (1, 1, 0);
+    let parts = Parts::add(components, StillsConfig { threads, queue_max, cache_bytes, limits });
+    parts.job("command line".to_owned())
 }
 
 /// The frame of a video.
-pub(super) fn decoded(path: &Path, position: &Position) -> Result<Decoded, Failure> {
+pub(super) fn decoded(
+    path: &Path,
+    position: &Position,
+    job: &Job,
+    components: &Components,
+) -> Result<Decoded, Failure> {
     let failed = |error: &dyn std::fmt::Display| (1, format!("{}: {error}", path.display()));
-    let file = MappedFile::open(path).map_err(|error| failed(&error))?;
-    let entry = Index::build(&file).map_err(|error| failed(&error))?;
+    let file = components.step("open", || MappedFile::open(path)).map_err(|error| failed(&error))?;
+    let entry = components.step("index", || Index::build(&file)).map_err(|error| failed(&error))?;
     let index = Index::open_trusted(entry.into()).map_err(|error| failed(&error))?;
-    still::frame(&index, &file, position, &limits()).map_err(|error| failed(&error))
+    still::frame(&index, &file, position, job).map_err(|error| failed(&error))
 }
 
 /// Edits an image, or a frame of a video where a moment is named, and writes it.
-pub(super) fn edit(path: &Path, moment: &Moment, output: &Output, edit: &Edit) -> ExitCode {
+pub(super) fn edit(path: &Path, moment: &Moment, output: &Output, edit: &Edit, components: &Components) -> ExitCode {
     let edited = || {
-        let mut image = open(path, moment)?;
-        edit.apply(&mut image);
-        write(&image, output)
+        let job = job(components);
+        let mut image = open(path, moment, &job, components)?;
+        edit.apply(&mut image, &job).map_err(|error| (1, error.to_string()))?;
+        write(&image, output, &job)
     };
     finish(edited())
 }
@@ -106,10 +118,11 @@ pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-fn open(path: &Path, moment: &Moment) -> Result<Image, Failure> {
+fn open(path: &Path, moment: &Moment, job: &Job, components: &Components) -> Result<Image, Failure> {
     let failed = |error: &dyn std::fmt::Display| (1, format!("{}: {error}", path.display()));
     if let Some(position) = moment.position() {
-        return decoded(path, &position)?.image(None, &limits()).map_err(|error| failed(&error));
+        let decoded = decoded(path, &position, job, components)?;
+        return decoded.image(None, &job.limits).map_err(|error| failed(&error));
     }
     let mut first = Vec::new();
     let mut file = fs::File::open(path).map_err(|error| failed(&error))?;
@@ -119,18 +132,18 @@ fn open(path: &Path, moment: &Moment) -> Result<Image, Failure> {
         return Err((super::USAGE, format!("{}: {text}", path.display())));
     }
     io::Read::read_to_end(&mut file, &mut first).map_err(|error| failed(&error))?;
-    upload::read(&first, &limits()).map_err(|error| failed(&error))
+    upload::read(&first, &job.limits).map_err(|error| failed(&error))
 }
 
 /// Writes an image in the format that the name asks for.
-pub(super) fn write(image: &Image, output: &Output) -> Result<(), Failure> {
+pub(super) fn write(image: &Image, output: &Output, job: &Job) -> Result<(), Failure> {
     let extension = output.output.extension().unwrap_or_default().to_ascii_lowercase();
     let format = match extension.to_str() {
         Some("jpg" | "jpeg") => Format::Jpeg { quality: output.quality },
         Some("png") => Format::Png,
         _ => return Err((super::USAGE, format!("{}: the name ends in .jpg or .png", output.output.display()))),
     };
-    let bytes = encode::encode(image, format).map_err(|error| (1, error.to_string()))?;
+    let bytes = still::encode(image, format, job).map_err(|error| (1, error.to_string()))?;
     save(&output.output, &bytes)
 }
 

@@ -35,7 +35,11 @@ struct Range {
 impl Range {
     fn luma(depth: u32, full: bool) -> Self {
         let unit = (1u32 << (depth - 8)) as f32;
-        if full { Self { zero: 0.0, scale: 1.0 / most(depth) } } else { Self { zero: 16.0 * unit, scale: 1.0 / (219.0 * unit) } }
+        if full {
+            Self { zero: 0.0, scale: 1.0 / most(depth) }
+        } else {
+            Self { zero: 16.0 * unit, scale: 1.0 / (219.0 * unit) }
+        }
     }
 
     fn chroma(depth: u32, full: bool) -> Self {

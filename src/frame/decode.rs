@@ -19,10 +19,14 @@ pub trait StillDecoder {
     fn finish(&mut self) -> Result<Option<Planes>, FrameError>;
 }
 
-/// The picture of a plan. `src` is what the plan was made for.
-pub fn decode(src: &dyn ReadAt, still: &Still, limits: &Limits) -> Result<Planes, FrameError> {
-    guarded(|| {
-        let mut decoder = decoder(&still.coding, *limits)?;
+/// The picture of a plan. `src` is what the plan was made for, `decoder` is for its coding.
+pub fn decode(
+    src: &dyn ReadAt,
+    still: &Still,
+    mut decoder: Box<dyn StillDecoder>,
+    limits: &Limits,
+) -> Result<Planes, FrameError> {
+    guarded(move || {
         let until = Instant::now() + limits.time;
         decoder.decode(&still.setup, false)?;
         for n in 0..still.len() {
@@ -43,7 +47,8 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, FrameError>) -> Result
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(FrameError::Panicked))
 }
 
-fn decoder(coding: &Coding, limits: Limits) -> Result<Box<dyn StillDecoder>, FrameError> {
+/// A new decoder.
+pub fn decoder(coding: &Coding, limits: Limits) -> Result<Box<dyn StillDecoder>, FrameError> {
     match coding {
         Coding::H264 => Ok(Box::new(h264::Decoder::new(limits))),
         Coding::Hevc => Ok(Box::new(hevc::Decoder::new(limits))),

@@ -27,11 +27,20 @@ impl Format {
     }
 }
 
-/// The bytes of a file. A JPEG has no alpha: what is transparent becomes white.
-pub fn encode(image: &Image, format: Format) -> Result<Vec<u8>, FrameError> {
-    match format {
-        Format::Jpeg { quality } => jpeg(image, quality),
-        Format::Png => png(image).map_err(|error| FrameError::TooLarge(format!("no PNG of this picture: {error}"))),
+/// The JPEG encoder, once it has shown that it works.
+pub struct Jpeg(());
+
+impl Jpeg {
+    /// Encodes one block, with which come the code and the tables of all others.
+    pub fn new() -> Result<Self, FrameError> {
+        let block = Image { width: 8, height: 8, pixels: vec![128; 8 * 8 * 3], alpha: None };
+        jpeg(&block, QUALITY)?;
+        Ok(Self(()))
+    }
+
+    /// The bytes of a file. A JPEG has no alpha: what is transparent becomes white.
+    pub fn encode(&self, image: &Image, quality: u8) -> Result<Vec<u8>, FrameError> {
+        jpeg(image, quality)
     }
 }
 
@@ -55,10 +64,21 @@ fn on_white(pixels: &[u8], alpha: &[u8]) -> Vec<u8> {
         let (byte, alpha) = (u32::from(byte), u32::from(alpha));
         ((byte * alpha + 255 * (255 - alpha) + 127) / 255) as u8
     };
-    pixels.as_chunks::<3>().0.iter().zip(alpha).flat_map(|(pixel, alpha)| pixel.map(|byte| over(byte, *alpha))).collect()
+    pixels
+        .as_chunks::<3>()
+        .0
+        .iter()
+        .zip(alpha)
+        .flat_map(|(pixel, alpha)| pixel.map(|byte| over(byte, *alpha)))
+        .collect()
 }
 
-fn png(image: &Image) -> Result<Vec<u8>, png::EncodingError> {
+/// The bytes of a PNG.
+pub fn png(image: &Image) -> Result<Vec<u8>, FrameError> {
+    write_png(image).map_err(|error| FrameError::TooLarge(format!("no PNG of this picture: {error}")))
+}
+
+fn write_png(image: &Image) -> Result<Vec<u8>, png::EncodingError> {
     let mut out = Vec::new();
     let side = |side: usize| u32::try_from(side).unwrap_or(0);
     let mut encoder = png::Encoder::new(&mut out, side(image.width), side(image.height));

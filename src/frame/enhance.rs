@@ -142,8 +142,7 @@ mod tests {
         let mut image = gradient();
         Enhancer::default().apply(&mut image, 0.8, None);
         let places = [(0, 0), (15, 0), (7, 7), (8, 3), (0, 15), (15, 15)];
-        let expected =
-            [[0, 7, 89], [255, 7, 85], [109, 121, 201], [129, 57, 137], [0, 251, 85], [255, 251, 141]];
+        let expected = [[0, 7, 89], [255, 7, 85], [109, 121, 201], [129, 57, 137], [0, 251, 85], [255, 251, 141]];
         assert_eq!(places.map(|(x, y)| at(&image, x, y)), expected);
     }
 

@@ -29,6 +29,9 @@ pub enum FrameError {
     /// As much work waits as may.
     #[error("{queued} pictures wait to be decoded already")]
     Busy { queued: usize },
+    /// What the picture needs could not be initialised.
+    #[error("{what}")]
+    Unready { what: String, retry_after: Duration },
     /// A decoder panicked. Weir goes on; the media is to blame, or the decoder.
     #[error("the media is damaged: the decoder gave up on it")]
     Panicked,

@@ -26,7 +26,8 @@ impl Image {
         if (self.width, self.height) == (width as usize, height as usize) {
             return Ok(Image { alpha: None, ..self });
         }
-        let failed = |error: &dyn std::fmt::Display| FrameError::TooLarge(format!("the picture cannot be scaled: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| FrameError::TooLarge(format!("the picture cannot be scaled: {error}"));
         let side = |side: usize| u32::try_from(side).map_err(|error| failed(&error));
         let source = ImageRef::new(side(self.width)?, side(self.height)?, &self.pixels, PixelType::U8x3);
         let source = source.map_err(|error| failed(&error))?;
@@ -40,8 +41,7 @@ impl Image {
         if orientation == Orientation::default() {
             return self;
         }
-        let (width, height) =
-            if orientation.transpose { (self.height, self.width) } else { (self.width, self.height) };
+        let (width, height) = if orientation.transpose { (self.height, self.width) } else { (self.width, self.height) };
         let mut pixels = Vec::with_capacity(self.pixels.len());
         let mut alpha = self.alpha.as_ref().map(|alpha| Vec::with_capacity(alpha.len()));
         for y in 0..height {

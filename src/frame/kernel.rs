@@ -104,9 +104,6 @@ mod tests {
         assert_eq!(dot_product_of(short, long), expected);
         assert_eq!(dot_product_of([1; 5], [1; 2]), Err(UnequalLengths { left: 5, right: 2 }));
         assert_eq!(exported(&short, &long), None);
-        assert_eq!(
-            UnequalLengths { left: 5, right: 2 }.to_string(),
-            "the inputs have unequal lengths: 5 and 2"
-        );
+        assert_eq!(UnequalLengths { left: 5, right: 2 }.to_string(), "the inputs have unequal lengths: 5 and 2");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`decode`] (a plan of `media` to planes, by one of [`h264`] and [`hevc`]), [`planes`], [`colour`]
 //! (planes to pixels), [`image`] (scaling, turning), [`adjust`], [`enhance`] with its [`kernel`], [`encode`] and
-//! [`upload`] (JPEG and PNG), [`still`] (all of it for one frame), [`storyboard`] (many), [`stills`] (bounded, cached).
+//! [`upload`] (JPEG and PNG), [`still`] (all of it for one frame), [`storyboard`] (many), [`stills`] (bounded, cached),
+//! [`parts`] (what of this is initialised when).
 //! Knows `media` and `store`. Must not know HTTP, ids, or where bytes come from and go to.
 
 pub mod adjust;
@@ -18,6 +19,7 @@ mod h264;
 mod hevc;
 pub mod image;
 pub mod kernel;
+pub mod parts;
 pub mod planes;
 pub mod still;
 pub mod stills;
@@ -25,3 +27,4 @@ pub mod storyboard;
 pub mod upload;
 
 pub use error::{FrameError, Limits, SUPPORTED};
+pub use parts::{Job, Parts};

@@ -4,15 +4,13 @@
 
 use super::adjust::Adjust;
 use super::decode::decode;
-use super::encode::{Format, encode};
-use super::enhance::Enhancer;
+use super::encode::{self, Format};
 use super::image::{Image, shown_size};
 use super::planes::Planes;
-use super::{FrameError, Limits, colour};
+use super::{FrameError, Job, Limits, colour};
 use crate::media::ReadAt;
 use crate::media::index::{Index, Position};
 use crate::media::still::Display;
-use std::sync::LazyLock;
 
 /// What is done to a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -37,26 +35,33 @@ pub struct Decoded {
     pub display: Display,
 }
 
-static ENHANCER: LazyLock<Enhancer> = LazyLock::new(Enhancer::default);
-
 impl Edit {
     /// Adjusts, then enhances; nothing is rounded in between.
-    pub fn apply(&self, image: &mut Image) {
+    pub fn apply(&self, image: &mut Image, job: &Job) -> Result<(), FrameError> {
         match (&self.adjust, self.enhance) {
             (adjust, Some(amount)) => {
                 let adjusted = adjust.map(|adjust| adjust.table());
-                ENHANCER.apply(image, amount, adjusted.as_ref());
+                job.enhancer()?.apply(image, amount, adjusted.as_ref());
             }
             (Some(adjust), None) => adjust.apply(image),
             (None, None) => {}
         }
+        Ok(())
+    }
+}
+
+/// The file of an image.
+pub fn encode(image: &Image, format: Format, job: &Job) -> Result<Vec<u8>, FrameError> {
+    match format {
+        Format::Jpeg { quality } => job.jpeg()?.encode(image, quality),
+        Format::Png => encode::png(image),
     }
 }
 
 /// Decodes the frame at a moment.
-pub fn frame(index: &Index, src: &dyn ReadAt, position: &Position, limits: &Limits) -> Result<Decoded, FrameError> {
-    let still = index.still(src, position, limits.bytes_max)?;
-    let planes = decode(src, &still, limits)?;
+pub fn frame(index: &Index, src: &dyn ReadAt, position: &Position, job: &Job) -> Result<Decoded, FrameError> {
+    let still = index.still(src, position, job.limits.bytes_max)?;
+    let planes = decode(src, &still, job.decoder(&still.coding)?, &job.limits)?;
     Ok(Decoded { frame: still.frame, planes, display: still.display })
 }
 
@@ -76,9 +81,9 @@ pub fn render(
     src: &dyn ReadAt,
     position: &Position,
     options: &Options,
-    limits: &Limits,
+    job: &Job,
 ) -> Result<Vec<u8>, FrameError> {
-    let mut image = frame(index, src, position, limits)?.image(options.width, limits)?;
-    options.edit.apply(&mut image);
-    encode(&image, options.format)
+    let mut image = frame(index, src, position, job)?.image(options.width, &job.limits)?;
+    options.edit.apply(&mut image, job)?;
+    encode(&image, options.format, job)
 }

@@ -35,7 +35,6 @@ pub struct StillsConfig {
 pub struct Stills {
     pool: Pool,
     queue_max: usize,
-    limits: Limits,
     cache: Cache<Arc<str>, Bytes, ByBytes>,
     flights: Mutex<HashMap<Arc<str>, watch::Receiver<Option<Outcome>>>>,
     pub made: AtomicU64,
@@ -51,23 +50,18 @@ impl Weighter<Arc<str>, Bytes> for ByBytes {
 }
 
 impl Stills {
-    pub fn new(config: StillsConfig) -> Arc<Self> {
+    /// The pool may have run other work, of a queue that was released.
+    pub fn new(pool: Pool, config: &StillsConfig) -> Self {
         let items = usize::try_from(config.cache_bytes / TYPICAL_BYTES).unwrap_or(0).max(16);
-        Arc::new(Self {
-            pool: Pool::background("frame", config.threads),
-            queue_max: config.queue_max,
-            limits: config.limits,
-            cache: Cache::with_weighter(items, config.cache_bytes, ByBytes),
-            flights: Mutex::default(),
-            made: AtomicU64::new(0),
-        })
+        let cache = Cache::with_weighter(items, config.cache_bytes, ByBytes);
+        Self { pool, queue_max: config.queue_max, cache, flights: Mutex::default(), made: AtomicU64::new(0) }
     }
 
     /// The picture of a key, made by `make` unless it is there or being made.
     pub async fn get(
         self: &Arc<Self>,
         key: &str,
-        make: impl FnOnce(&Limits) -> Result<Vec<u8>, FrameError> + Send + 'static,
+        make: impl FnOnce() -> Result<Vec<u8>, FrameError> + Send + 'static,
     ) -> Outcome {
         let mut outcome = match self.join(key, make) {
             Ok(joined) => joined?,
@@ -80,13 +74,9 @@ impl Stills {
     }
 
     /// Runs work that nobody else can ask for, in the same queue.
-    pub async fn run(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Limits) -> Result<Vec<u8>, FrameError> + Send + 'static,
-    ) -> Outcome {
+    pub async fn run(self: &Arc<Self>, work: impl FnOnce() -> Result<Vec<u8>, FrameError> + Send + 'static) -> Outcome {
         self.check_queue()?;
-        let limits = self.limits;
-        let done = self.pool.run(move || work(&limits)).await;
+        let done = self.pool.run(work).await;
         self.made.fetch_add(1, Relaxed);
         done.unwrap_or(Err(FrameError::Panicked)).map(Bytes::from).map_err(Arc::new)
     }
@@ -95,7 +85,7 @@ impl Stills {
     fn join(
         self: &Arc<Self>,
         key: &str,
-        make: impl FnOnce(&Limits) -> Result<Vec<u8>, FrameError> + Send + 'static,
+        make: impl FnOnce() -> Result<Vec<u8>, FrameError> + Send + 'static,
     ) -> Result<Result<watch::Receiver<Option<Outcome>>, Arc<FrameError>>, Bytes> {
         let mut flights = self.flights();
         if let Some(flight) = flights.get(key) {
@@ -115,7 +105,7 @@ impl Stills {
         let stills = Arc::clone(self);
         self.pool.spawn(move || {
             let landing = Landing { stills, key, done };
-            let outcome = super::decode::guarded(|| make(&landing.stills.limits));
+            let outcome = super::decode::guarded(make);
             landing.land(outcome.map(Bytes::from).map_err(Arc::new));
         });
         Ok(Ok(flight))
@@ -162,7 +152,8 @@ mod tests {
 
     fn stills(threads: usize, queue_max: usize, cache_bytes: u64) -> Arc<Stills> {
         let limits = Limits { pixels_max: 1, bytes_max: 1, time: Duration::from_secs(1) };
-        Stills::new(StillsConfig { threads, queue_max, cache_bytes, limits })
+        let config = StillsConfig { threads, queue_max, cache_bytes, limits };
+        Arc::new(Stills::new(Pool::background("test", threads), &config))
     }
 
     #[tokio::test]
@@ -173,7 +164,7 @@ mod tests {
         for _ in 0..100 {
             let (stills, made) = (Arc::clone(&stills), Arc::clone(&made));
             asking.spawn(async move {
-                let make = move |_: &Limits| {
+                let make = move || {
                     std::thread::sleep(Duration::from_millis(20));
                     made.fetch_add(1, Relaxed);
                     Ok(b"picture".to_vec())
@@ -185,47 +176,47 @@ mod tests {
             assert_eq!(outcome.expect("no panic").expect("made"), "picture");
         }
         assert_eq!(made.load(Relaxed), 1);
-        assert_eq!(stills.get("key", |_| panic!("is in the cache")).await.expect("cached"), "picture");
+        assert_eq!(stills.get("key", || panic!("is in the cache")).await.expect("cached"), "picture");
         assert!(stills.flights().is_empty());
     }
 
     #[tokio::test]
     async fn the_first_may_go_away() {
         let stills = stills(1, 8, 1 << 20);
-        let first = stills.get("key", |_| {
+        let first = stills.get("key", || {
             std::thread::sleep(Duration::from_millis(20));
             Ok(vec![1])
         });
         let gave_up = tokio::time::timeout(Duration::from_millis(1), first).await;
         assert!(gave_up.is_err());
-        assert_eq!(stills.get("key", |_| panic!("is being made")).await.expect("made")[..], [1]);
+        assert_eq!(stills.get("key", || panic!("is being made")).await.expect("made")[..], [1]);
     }
 
     #[tokio::test]
     async fn errors_and_panics_are_told_to_all_and_not_kept() {
         let stills = stills(1, 8, 1 << 20);
-        let failed = stills.get("key", |_| Err(FrameError::NotAnImage)).await;
+        let failed = stills.get("key", || Err(FrameError::NotAnImage)).await;
         assert!(matches!(*failed.expect_err("failed"), FrameError::NotAnImage));
-        let panicked = stills.get("key", |_| panic!("on purpose")).await;
+        let panicked = stills.get("key", || panic!("on purpose")).await;
         assert!(matches!(*panicked.expect_err("failed"), FrameError::Panicked));
-        assert_eq!(stills.get("key", |_| Ok(vec![2])).await.expect("made")[..], [2]);
+        assert_eq!(stills.get("key", || Ok(vec![2])).await.expect("made")[..], [2]);
     }
 
     #[tokio::test]
     async fn beyond_the_queue_nobody_waits() {
         let stills = stills(1, 1, 1 << 20);
         let (go, wait) = std::sync::mpsc::channel::<()>();
-        let slow = stills.join("slow", move |_| {
+        let slow = stills.join("slow", move || {
             let _ = wait.recv();
             Ok(vec![])
         });
         while stills.pool.queued() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let queued = stills.join("queued", |_| Ok(vec![]));
-        let busy = stills.get("third", |_| Ok(vec![])).await.expect_err("busy");
+        let queued = stills.join("queued", || Ok(vec![]));
+        let busy = stills.get("third", || Ok(vec![])).await.expect_err("busy");
         assert!(matches!(*busy, FrameError::Busy { queued: 1 }));
-        assert!(matches!(*stills.run(|_| Ok(vec![])).await.expect_err("busy"), FrameError::Busy { .. }));
+        assert!(matches!(*stills.run(|| Ok(vec![])).await.expect_err("busy"), FrameError::Busy { .. }));
         go.send(()).expect("the job waits");
         let mut queued = queued.expect("not cached").expect("there was room");
         assert!(queued.wait_for(Option::is_some).await.is_ok());
@@ -236,7 +227,7 @@ mod tests {
     async fn the_cache_is_bounded_by_bytes() {
         let stills = stills(1, 8, 100_000);
         for n in 0..50 {
-            stills.get(&format!("{n}"), |_| Ok(vec![0; 10_000])).await.expect("made");
+            stills.get(&format!("{n}"), || Ok(vec![0; 10_000])).await.expect("made");
         }
         assert!(stills.cache.weight() <= 100_000);
         assert!(stills.cache.len() >= 5, "{} pictures are kept", stills.cache.len());

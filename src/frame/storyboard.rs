@@ -3,10 +3,10 @@
 //! A tile shows the keyframe before its moment, which is decoded alone; where the tile before shows that one already,
 //! the frame at the moment itself. Must not know how it was asked for.
 
-use super::encode::{Format, encode};
+use super::encode::Format;
 use super::image::Image;
-use super::still::{Decoded, frame};
-use super::{FrameError, Limits};
+use super::still::{encode, frame};
+use super::{FrameError, Job, Limits};
 use crate::media::ReadAt;
 use crate::media::index::{Index, Position, SeekError, TrackKind};
 use std::time::Instant;
@@ -25,7 +25,8 @@ pub struct Tiles {
 const TIMES: u32 = 3;
 
 /// The file of a storyboard.
-pub fn render(index: &Index, src: &dyn ReadAt, tiles: &Tiles, limits: &Limits) -> Result<Vec<u8>, FrameError> {
+pub fn render(index: &Index, src: &dyn ReadAt, tiles: &Tiles, job: &Job) -> Result<Vec<u8>, FrameError> {
+    let limits = &job.limits;
     let time = limits.time * TIMES;
     let until = Instant::now() + time;
     let track = index.summary().tracks.iter().find(|track| track.kind == TrackKind::Video);
@@ -48,15 +49,11 @@ pub fn render(index: &Index, src: &dyn ReadAt, tiles: &Tiles, limits: &Limits) -
         let key = key.and_then(|key| u64::try_from(key).ok());
         let number = key.filter(|_| key != last_key).unwrap_or(middle);
         last_key = key;
-        let decoded = frame(index, src, &Position::Frame(number), limits)?;
-        place(&mut board, &tile(&decoded, tiles, limits)?, tiles, n, limits)?;
+        let tile = frame(index, src, &Position::Frame(number), job)?.image(Some(tiles.width), limits)?;
+        place(&mut board, &tile, tiles, n, limits)?;
     }
     let board = board.ok_or_else(|| FrameError::Damaged("no tile".to_owned()))?;
-    encode(&board, tiles.format)
-}
-
-fn tile(decoded: &Decoded, tiles: &Tiles, limits: &Limits) -> Result<Image, FrameError> {
-    decoded.image(Some(tiles.width), limits)
+    encode(&board, tiles.format, job)
 }
 
 /// Puts tile `n` in its place; the first one says how high tiles are.

@@ -96,11 +96,18 @@ fn png(bytes: &[u8], limits: &Limits) -> Result<Image, FrameError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::encode::encode;
+    use super::super::encode::{Jpeg, png};
     use super::*;
     use std::time::Duration;
 
     const LIMITS: Limits = Limits { pixels_max: 1 << 20, bytes_max: 1 << 26, time: Duration::from_secs(1) };
+
+    fn encode(image: &Image, format: Format) -> Result<Vec<u8>, FrameError> {
+        match format {
+            Format::Jpeg { quality } => Jpeg::new()?.encode(image, quality),
+            Format::Png => png(image),
+        }
+    }
 
     fn image(alpha: bool) -> Image {
         let pixels = (0..24 * 16u32).flat_map(|n| [n as u8, 255 - n as u8, 90]).collect();

@@ -13,8 +13,7 @@ use super::videos;
 use crate::frame::adjust::Adjust;
 use crate::frame::encode::{Format, QUALITY};
 use crate::frame::still::{self, Edit, Options};
-use crate::frame::stills::Outcome;
-use crate::frame::{FrameError, Limits, storyboard};
+use crate::frame::{FrameError, Job, storyboard};
 use crate::media::index::Position;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED};
@@ -44,10 +43,7 @@ pub async fn frame(call: &Call) -> Answer {
     let version = videos::version(&video);
     let key = format!("{version}-still.{FORMAT}-{frame}{}", named(&options));
     let location = format!("/videos/{}/frame.jpg?{}{}", id::encode(video.id()), canonical(&seek), spelled(&options));
-    let more = vec![
-        (CONTENT_LOCATION, header(location)?),
-        (chunk::MEDIA_SEEK, header(seek_fields(&asked, &seek))?),
-    ];
+    let more = vec![(CONTENT_LOCATION, header(location)?), (chunk::MEDIA_SEEK, header(seek_fields(&asked, &seek))?)];
     let picture = Picture {
         etag: header(format!("\"{key}\""))?,
         content_type: options.format.content_type(),
@@ -55,9 +51,9 @@ pub async fn frame(call: &Call) -> Answer {
         modified: Some(video.modified()),
         more,
     };
-    let index = videos::index(&call.edge, &video).await?;
-    let make = move |limits: &Limits| still::render(&index, &*file, &Position::Frame(frame), &options, limits);
-    picture.answer(call, async { call.edge.stills().get(&key, make).await }).await
+    let index = videos::index(call, &video).await?;
+    let make = move |job: &Job| still::render(&index, &*file, &Position::Frame(frame), &options, job);
+    picture.answer(call, &key, make).await
 }
 
 /// `GET, HEAD /videos/{id}/storyboard.jpg`
@@ -69,7 +65,7 @@ pub async fn storyboard(call: &Call) -> Answer {
     let width = query.u64_in("width", 1..=1024)?.unwrap_or(TILE_WIDTH) as u32;
     let format = format(&query, JPEG)?;
     let file = videos::open(call, &video).await?;
-    let index = videos::index(&call.edge, &video).await?;
+    let index = videos::index(call, &video).await?;
     let key = format!("{}-board.{FORMAT}-{columns}.{rows}.{width}{}", videos::version(&video), named_format(format));
     let picture = Picture {
         etag: header(format!("\"{key}\""))?,
@@ -79,8 +75,8 @@ pub async fn storyboard(call: &Call) -> Answer {
         more: Vec::new(),
     };
     let tiles = storyboard::Tiles { columns, rows, width, format };
-    let make = move |limits: &Limits| storyboard::render(&index, &*file, &tiles, limits);
-    picture.answer(call, async { call.edge.stills().get(&key, make).await }).await
+    let make = move |job: &Job| storyboard::render(&index, &*file, &tiles, job);
+    picture.answer(call, &key, make).await
 }
 
 /// `width`, `brightness`, `contrast`, `enhance`, `format`, `quality`.
@@ -161,20 +157,27 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Conditions first; then the picture is made, if it must be. HEAD is answered like GET, without the body.
-    pub async fn answer(self, call: &Call, making: impl Future<Output = Outcome>) -> Answer {
+    /// Conditions first; then the picture of `key` is made, if it must be. HEAD is answered like GET, without the body.
+    pub async fn answer(
+        self,
+        call: &Call,
+        key: &str,
+        make: impl FnOnce(&Job) -> Result<Vec<u8>, FrameError> + Send + 'static,
+    ) -> Answer {
         let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
-        let mut response = match conditional::evaluate(&call.headers, Access::Read, Some(&validators), SystemTime::now())
-        {
-            Decision::NotModified => empty(StatusCode::NOT_MODIFIED),
-            Decision::PreconditionFailed => {
-                return Err(Problem::precondition_failed("the picture is not the one that the condition names"));
-            }
-            Decision::Proceed { .. } => {
-                let bytes = making.await.map_err(|error| problem(&error))?;
-                response(bytes, self.content_type, &call.method)
-            }
-        };
+        let mut response =
+            match conditional::evaluate(&call.headers, Access::Read, Some(&validators), SystemTime::now()) {
+                Decision::NotModified => empty(StatusCode::NOT_MODIFIED),
+                Decision::PreconditionFailed => {
+                    return Err(Problem::precondition_failed("the picture is not the one that the condition names"));
+                }
+                Decision::Proceed { .. } => {
+                    let stills = call.edge.frames.stills.get(|| call.asked()).await?;
+                    let job = call.edge.frames.job(call.asked());
+                    let bytes = stills.get(key, move || make(&job)).await.map_err(|error| problem(&error))?;
+                    response(bytes, self.content_type, &call.method)
+                }
+            };
         let headers = response.headers_mut();
         headers.insert(ETAG, self.etag);
         headers.insert(CACHE_CONTROL, self.cache);
@@ -204,6 +207,7 @@ pub fn problem(error: &Arc<FrameError>) -> Problem {
         FrameError::NotAnImage => Problem::unsupported_media_type(text),
         FrameError::Damaged(_) | FrameError::TooLarge(_) | FrameError::Panicked => Problem::unprocessable(text),
         FrameError::Busy { .. } => Problem::unavailable(text, 1),
+        FrameError::Unready { retry_after, .. } => Problem::unavailable(text, retry_after.as_secs() + 1),
         FrameError::TooSlow { .. } => Problem::unavailable(text, 10),
     }
 }
@@ -242,7 +246,9 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_refused() {
-        for query in ["width=0", "width=16385", "brightness=1.1", "contrast=-2", "enhance=-0.1", "quality=0", "format=gif"] {
+        for query in
+            ["width=0", "width=16385", "brightness=1.1", "contrast=-2", "enhance=-0.1", "quality=0", "format=gif"]
+        {
             assert!(options(&Query::parse(Some(query)).expect("well-formed")).is_err(), "{query}");
         }
     }

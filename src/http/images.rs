@@ -7,41 +7,67 @@ use super::frame::{adjust, format, problem, response};
 use super::problem::Problem;
 use super::query::Query;
 use super::upload::next;
-use crate::frame::encode::{Format, encode};
-use crate::frame::still::Edit;
-use crate::frame::upload;
+use crate::frame::encode::Format;
+use crate::frame::still::{Edit, encode};
+use crate::frame::{Parts, upload};
+use crate::lazy::{Component, Components};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
 use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
 use http_body::Body as _;
 use std::sync::Arc;
 
 /// The part of a form that is the image.
 const FILE: &str = "the_file";
 
-/// A route: which parameters it has, and what they ask for.
-struct Editor {
+/// The handlers, each a component with what it works with.
+pub struct Editors {
+    adjust: Component<Editor>,
+    enhance: Component<Editor>,
+}
+
+/// A handler: which parameters it has, and what they ask for.
+pub struct Editor {
     names: &'static [&'static str],
     edit: fn(&Query<'_>) -> Result<Edit, Problem>,
 }
 
+impl Editors {
+    pub fn add(components: &Components, frames: &Arc<Parts>) -> Self {
+        let parts = Arc::clone(frames);
+        let adjust = components.add("adjust", move |init| {
+            init.need(&parts.stills)?;
+            let edit = |query: &Query<'_>| Ok(Edit { adjust: Some(adjust(query)?.unwrap_or_default()), enhance: None });
+            Ok(Editor { names: &["brightness", "contrast", "format", "quality"], edit })
+        });
+        let parts = Arc::clone(frames);
+        let enhance = components.add("enhance", move |init| {
+            init.need(&parts.stills)?;
+            init.need(&parts.enhancer)?;
+            let edit = |query: &Query<'_>| {
+                let amount = query.decimal_in("amount", 0.0..=1.0)?.unwrap_or(1.0);
+                Ok(Edit { adjust: None, enhance: Some(amount as f32) })
+            };
+            Ok(Editor { names: &["amount", "format", "quality"], edit })
+        });
+        Self { adjust, enhance }
+    }
+}
+
 /// `POST /adjust`
 pub async fn adjusted(call: Call) -> Answer {
-    let edit = |query: &Query<'_>| Ok(Edit { adjust: Some(adjust(query)?.unwrap_or_default()), enhance: None });
-    edited(call, Editor { names: &["brightness", "contrast", "format", "quality"], edit }).await
+    let editor = call.edge.editors.adjust.get(|| call.asked()).await?;
+    edited(call, &editor).await
 }
 
 /// `POST /enhance`
 pub async fn enhanced(call: Call) -> Answer {
-    let edit = |query: &Query<'_>| {
-        let amount = query.decimal_in("amount", 0.0..=1.0)?.unwrap_or(1.0);
-        Ok(Edit { adjust: None, enhance: Some(amount as f32) })
-    };
-    edited(call, Editor { names: &["amount", "format", "quality"], edit }).await
+    let editor = call.edge.editors.enhance.get(|| call.asked()).await?;
+    edited(call, &editor).await
 }
 
 /// Reads the image and its parameters, and answers with what they make of it.
-async fn edited(mut call: Call, editor: Editor) -> Answer {
+async fn edited(mut call: Call, editor: &Editor) -> Answer {
     let query = call.uri.query().map(str::to_owned);
     let query = Query::parse(query.as_deref())?;
     if call.headers.contains_key(CONTENT_ENCODING) {
@@ -59,17 +85,18 @@ async fn edited(mut call: Call, editor: Editor) -> Answer {
     }
     let body = receive(&mut call).await?;
     let (image, edit, format) = match &boundary {
-        None => parts(&editor, body.clone(), &query)?,
+        None => parts(editor, body.clone(), &query)?,
         Some(boundary) => {
             let form = Form::parse(&body, boundary)?;
-            parts(&editor, body.slice(form.file(FILE)?), &form.fields(FILE)?)?
+            parts(editor, body.slice(form.file(FILE)?), &form.fields(FILE)?)?
         }
     };
-    let stills = call.edge.stills();
-    let made = stills.run(move |limits| {
-        let mut image = upload::read(&image, limits)?;
-        edit.apply(&mut image);
-        encode(&image, format)
+    let stills = call.edge.frames.stills.get(|| call.asked()).await?;
+    let job = call.edge.frames.job(call.asked());
+    let made = stills.run(move || {
+        let mut image = upload::read(&image, &job.limits)?;
+        edit.apply(&mut image, &job)?;
+        encode(&image, format, &job)
     });
     let bytes = made.await.map_err(|error| problem(&error))?;
     let mut response = response(bytes, format.content_type(), &call.method);

@@ -9,7 +9,7 @@ use super::live::{BACK_SECONDS_MAX, find};
 use super::problem::Problem;
 use super::query::Query;
 use crate::frame::still::{self, Options};
-use crate::frame::{FrameError, Limits};
+use crate::frame::{FrameError, Job};
 use crate::live::Group;
 use crate::media::index::{BuildError, Index, Position, SeekError, TrackKind};
 use crate::media::time::DecimalTime;
@@ -37,13 +37,13 @@ pub async fn frame(call: &Call) -> Answer {
         modified: None,
         more: Vec::new(),
     };
-    let make = move |limits: &Limits| render(&group, &options, limits);
-    picture.answer(call, async { call.edge.stills().get(&key, make).await }).await
+    picture.answer(call, &key, move |job| render(&group, &options, job)).await
 }
 
-fn render(group: &Group, options: &Options, limits: &Limits) -> Result<Vec<u8>, FrameError> {
-    if group.bytes() > limits.bytes_max {
-        let text = format!("the keyframe lies {} bytes back; at most {} are read", group.bytes(), limits.bytes_max);
+fn render(group: &Group, options: &Options, job: &Job) -> Result<Vec<u8>, FrameError> {
+    let most = job.limits.bytes_max;
+    if group.bytes() > most {
+        let text = format!("the keyframe lies {} bytes back; at most {most} are read", group.bytes());
         return Err(FrameError::TooLarge(text));
     }
     let bytes = group.to_vec();
@@ -59,15 +59,13 @@ fn render(group: &Group, options: &Options, limits: &Limits) -> Result<Vec<u8>, 
     let no_picture = || SeekError::Unanswerable("this stream has no picture, so it has no still frames".to_owned());
     let newest = Position::Frame(frames.checked_sub(1).ok_or_else(no_picture)?);
     let Some(us) = group.moment_us else {
-        return still::render(&index, bytes, &newest, options, limits);
+        return still::render(&index, bytes, &newest, options, job);
     };
     let time = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
     let moment = DecimalTime::parse(&time).map(Position::Time).unwrap_or(newest);
-    match still::render(&index, bytes, &moment, options, limits) {
+    match still::render(&index, bytes, &moment, options, job) {
         // The last picture is shown until the next one comes.
-        Err(FrameError::Seek(SeekError::Outside { .. })) => {
-            still::render(&index, bytes, &newest, options, limits)
-        }
+        Err(FrameError::Seek(SeekError::Outside { .. })) => still::render(&index, bytes, &newest, options, job),
         other => other,
     }
 }

@@ -60,6 +60,11 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// Parses what follows the `?`, without it; `None` and the empty string are no parameters.
     pub fn parse(raw: Option<&'a str>) -> Result<Self, QueryError> {
+        Self::parse_repeated(raw, &[])
+    }
+
+    /// The same where some parameters may be given several times; [`Query::iter`] has them all.
+    pub fn parse_repeated(raw: Option<&'a str>, repeated: &[&str]) -> Result<Self, QueryError> {
         let raw = raw.unwrap_or_default();
         if raw.len() > QUERY_BYTES_MAX {
             return Err(QueryError::TooLong { bytes: raw.len() });
@@ -69,7 +74,7 @@ impl<'a> Query<'a> {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name, name)?;
             let value = decode(value, &name)?;
-            query.push(name, value)?;
+            query.push(name, value, repeated)?;
         }
         Ok(query)
     }
@@ -78,16 +83,17 @@ impl<'a> Query<'a> {
     pub fn of(parameters: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Result<Self, QueryError> {
         let mut query = Self::default();
         for (name, value) in parameters {
-            query.push(name, value)?;
+            query.push(name, value, &[])?;
         }
         Ok(query)
     }
 
-    fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), QueryError> {
+    fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>, repeated: &[&str]) -> Result<(), QueryError> {
         if self.parameters.len() == PARAMETERS_MAX {
             return Err(QueryError::TooMany);
         }
-        if self.parameters.iter().any(|(known, _)| *known == name) {
+        let known = self.parameters.iter().any(|(known, _)| *known == name);
+        if known && !repeated.contains(&&*name) {
             return Err(QueryError::Duplicate { name: shown(&name) });
         }
         self.parameters.push((name, value));

@@ -8,11 +8,20 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use weir::frame::still;
-use weir::frame::{FrameError, Limits};
+use weir::frame::stills::StillsConfig;
+use weir::frame::{FrameError, Job, Limits, Parts};
+use weir::lazy::Components;
 use weir::media::index::{Index, Position};
 use weir::store::MappedFile;
 
 const LIMITS: Limits = Limits { pixels_max: 1 << 24, bytes_max: 256 << 20, time: Duration::from_secs(60) };
+
+/// A picture that nobody else asks for.
+fn job(limits: Limits) -> Job {
+    let components = Components::new(std::time::Instant::now());
+    let config = StillsConfig { threads: 1, queue_max: 1, cache_bytes: 0, limits };
+    Parts::add(&components, config).job("test".to_owned())
+}
 
 fn ffmpeg(arguments: &[&str]) -> Vec<u8> {
     let output = Command::new("ffmpeg").args(["-nostdin", "-v", "fatal", "-y"]).args(arguments).output().unwrap();
@@ -38,7 +47,7 @@ fn assert_luma(path: &Path, frames: impl Iterator<Item = u64>) {
     let expected = luma_of_ffmpeg(path);
     let count = index.summary().tracks.iter().find(|track| track.width.is_some()).unwrap().frames;
     for number in frames.filter(|number| *number < count) {
-        let decoded = still::frame(&index, &file, &Position::Frame(number), &LIMITS);
+        let decoded = still::frame(&index, &file, &Position::Frame(number), &job(LIMITS));
         let decoded = decoded.unwrap_or_else(|error| panic!("{} frame {number}: {error}", path.display()));
         let pgm = decoded.planes.to_pgm();
         let luma = body_of_pgm(&pgm);
@@ -100,13 +109,13 @@ fn ten_bits_cropping_and_several_slices() {
     ];
     for (n, coding) in codings.iter().enumerate() {
         let path = directory.path().join(format!("{n}.mp4"));
-        ffmpeg(&[&source, coding, &[path.to_str().unwrap()][..]].concat());
+        ffmpeg(&[&source[..], coding, &[path.to_str().unwrap()]].concat());
         if n == 0 {
             // ffmpeg's samples are little-endian, a graymap's big-endian.
             let expected = luma_of_ffmpeg(&path);
             let file = MappedFile::open(&path).unwrap();
             let index = Index::open_trusted(Index::build(&file).unwrap().into()).unwrap();
-            let decoded = still::frame(&index, &file, &Position::Frame(17), &LIMITS).unwrap();
+            let decoded = still::frame(&index, &file, &Position::Frame(17), &job(LIMITS)).unwrap();
             let luma: Vec<u8> = decoded.planes.luma.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
             assert!(luma == expected[17 * luma.len()..18 * luma.len()], "ten bits");
             continue;
@@ -218,9 +227,8 @@ fn a_hundred_ask_at_once() {
     let server = Server::builder().video(&vector("ndf25.mp4"), "a.mp4").start();
     let address = server.media;
     let target = "/videos/a.mp4/frame.jpg?frame=149&enhance=0.5";
-    let asking: Vec<_> = (0..100)
-        .map(|_| std::thread::spawn(move || request(address, "GET", target, &[], b"")))
-        .collect();
+    let asking: Vec<_> =
+        (0..100).map(|_| std::thread::spawn(move || request(address, "GET", target, &[], b""))).collect();
     let answers: Vec<_> = asking.into_iter().map(|thread| thread.join().unwrap()).collect();
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
 }
@@ -279,9 +287,10 @@ fn what_cannot_be_shown_says_why() {
     assert_eq!(server.request("POST", "/videos/ndf25.mp4/frame.jpg?frame=0", &[], b"").status, 405);
 }
 
-/// Ten thousand broken pictures: each is an error of its own kind or a picture, none a crash, none slow.
+/// Broken pictures: each is an error of its own kind or a picture, none a crash, none slow.
 #[test]
 fn damaged_media_is_an_error() {
+    let job = job(LIMITS);
     for name in ["ndf25.mp4", "hevc.mp4", "opengop.ts"] {
         let whole = std::fs::read(vector(name)).unwrap();
         let index = Index::open_trusted(Index::build(&&whole[..]).unwrap().into()).unwrap();
@@ -298,7 +307,7 @@ fn damaged_media_is_an_error() {
             for _ in 0..next(20) + 1 {
                 bytes[start + next(end - start)] = next(256) as u8;
             }
-            match still::frame(&index, &&bytes[..], &Position::Frame(60), &LIMITS) {
+            match still::frame(&index, &&bytes[..], &Position::Frame(60), &job) {
                 Ok(decoded) => assert_eq!(decoded.planes.luma.samples.len(), 640 * 360),
                 Err(FrameError::Seek(_) | FrameError::Damaged(_) | FrameError::Panicked) => failed += 1,
                 Err(FrameError::Unsupported { .. } | FrameError::TooLarge(_)) => failed += 1,
@@ -307,10 +316,10 @@ fn damaged_media_is_an_error() {
         }
         assert!(failed > 0, "{name}: something was noticed");
         let cut = &whole[..end - 10];
-        assert!(still::frame(&index, &cut, &Position::Frame(60), &LIMITS).is_err(), "{name}: cut off");
+        assert!(still::frame(&index, &cut, &Position::Frame(60), &job).is_err(), "{name}: cut off");
         let mut empty = whole.clone();
         empty[start..end].fill(0);
-        assert!(still::frame(&index, &&empty[..], &Position::Frame(60), &LIMITS).is_err(), "{name}: zeros");
+        assert!(still::frame(&index, &&empty[..], &Position::Frame(60), &job).is_err(), "{name}: zeros");
     }
 }
 
@@ -319,7 +328,7 @@ fn limits_are_held_before_anything_is_decoded() {
     let path = vector("ndf25.mp4");
     let file = MappedFile::open(&path).unwrap();
     let index = Index::open_trusted(Index::build(&file).unwrap().into()).unwrap();
-    let frame = |limits: Limits| still::frame(&index, &file, &Position::Frame(49), &limits).err();
+    let frame = |limits: Limits| still::frame(&index, &file, &Position::Frame(49), &job(limits)).err();
     assert!(matches!(frame(Limits { pixels_max: 640 * 368 - 1, ..LIMITS }), Some(FrameError::TooLarge(_))));
     assert!(matches!(frame(Limits { bytes_max: 1 << 20, ..LIMITS }), Some(FrameError::TooLarge(_))));
     assert!(matches!(frame(Limits { bytes_max: 1 << 10, ..LIMITS }), Some(FrameError::Seek(_))));
