@@ -5,6 +5,7 @@ mod inspect;
 mod publish;
 mod serve;
 
+use crate::profile::{stack, symbols};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -37,18 +38,26 @@ enum Command {
     Publish(publish::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
+    /// Name addresses; the server asks it of a child process
+    #[command(name = symbols::COMMAND, hide = true)]
+    Symbols,
 }
 
 /// Exit code of wrong usage or a wrong configuration.
 const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
+    stack::prepare();
     // A closed pipe (`weir inspect … | head`) ends quietly: Rust ignores SIGPIPE, writes then fail and are dropped.
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        },
     }
 }
 

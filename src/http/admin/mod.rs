@@ -1,6 +1,9 @@
 //! The admin listener: liveness, readiness, metrics. It has a thread and a runtime of its own, so it answers while
 //! every media core is busy.
 
+mod jobs;
+mod pprof;
+
 use crate::http::credentials::{self, Access, WriteKey};
 use crate::http::problem::Problem;
 use crate::http::state::Edge;
@@ -29,8 +32,9 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(pprof::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
-        .fallback(async || Problem::not_found("nothing is here; there are /metrics, /healthz and /readyz"))
+        .fallback(async || Problem::not_found("nothing is here; there are /debug/pprof/, /metrics, /healthz and /readyz"))
         .with_state(edge)
 }
 
