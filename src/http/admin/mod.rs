@@ -4,9 +4,10 @@
 mod jobs;
 mod pprof;
 
-use crate::http::credentials::{self, Access, WriteKey};
+use crate::http::credentials::{self, Access};
 use crate::http::problem::Problem;
 use crate::http::state::Edge;
+use crate::library::WriteKey;
 use crate::net::Conn;
 use axum::Router;
 use axum::body::Body;
