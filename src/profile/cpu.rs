@@ -240,7 +240,7 @@ fn encode(counted: &Counted, plan: Plan) -> Vec<u8> {
             add(&mut profile, &[place], weight, period_ns, &[]);
         }
     }
-    let sampled = Duration::from_nanos((total * period_ns.unsigned_abs()).min(u64::MAX));
+    let sampled = Duration::from_nanos(total * period_ns.unsigned_abs());
     profile.comment(&format!(
         "CPU time of the process {:.3} s; sampled {:.3} s, samples lost {}, before threads were seen {:.3} s, threads \
          without a timer {}; {} Hz per thread",
@@ -285,5 +285,77 @@ impl<'a> Places<'a> {
 
     pub(super) fn lines(&self, address: u64) -> &[Line] {
         self.names.get(&address).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stack;
+    use super::*;
+    use std::hint::black_box;
+    use std::sync::atomic::AtomicBool;
+
+    /// Burns CPU time of its own thread, whatever else the machine does.
+    #[inline(never)]
+    fn burn(cpu: Duration) -> u64 {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let (mut x, began) = (1u64, timers::thread_cpu(thread));
+        while timers::thread_cpu(thread) - began < cpu {
+            x = spin(x);
+        }
+        x
+    }
+
+    #[inline(never)]
+    fn spin(mut x: u64) -> u64 {
+        for _ in 0..200_000 {
+            x = black_box(x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(7);
+        }
+        x
+    }
+
+    /// On all cores, among them threads that start when the profile runs already.
+    fn profile_of_burners(rate: u32) -> Counted {
+        const CPU: Duration = Duration::from_millis(700);
+        static DONE: AtomicBool = AtomicBool::new(false);
+        DONE.store(false, Relaxed);
+        let burners = thread::spawn(|| {
+            thread::sleep(Duration::from_millis(30));
+            let cores = thread::available_parallelism().map_or(2, usize::from);
+            let burners: Vec<_> = (0..cores).map(|_| thread::spawn(|| burn(CPU))).collect();
+            burners.into_iter().for_each(|burner| drop(burner.join()));
+            DONE.store(true, Relaxed);
+        });
+        let plan = Plan { duration: Duration::from_secs(50), rate };
+        let counted = collect(plan, || DONE.load(Relaxed)).expect("sampled");
+        burners.join().expect("burnt");
+        counted
+    }
+
+    #[test]
+    fn the_total_is_the_cpu_time_of_the_process_and_the_hot_leaf_is_on_top() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stack::prepare();
+        for rate in [99, 999] {
+            let counted = profile_of_burners(rate);
+            let period = 1.0 / f64::from(rate);
+            let weight: u64 = counted.weights.values().sum();
+            let sampled = (weight + counted.lost) as f64 * period + counted.unseen.as_secs_f64();
+            let off = sampled / counted.cpu.as_secs_f64() - 1.0;
+            assert!(off.abs() < 0.05, "{rate} Hz: sampled {sampled} s of {:?}", counted.cpu);
+            let mut leaves: HashMap<u64, u64> = HashMap::new();
+            let (spin, burn) = (spin as fn(u64) -> u64 as usize as u64, burn as fn(Duration) -> u64 as usize as u64);
+            let mut called = 0;
+            for (key, weight) in &counted.weights {
+                *leaves.entry(key.stack[0] & !0xff).or_default() += weight;
+                let within = |address: u64, function: u64| (function..function + 0x200).contains(&address);
+                if within(key.stack[0], spin) && key.stack.get(1).is_some_and(|&caller| within(caller, burn)) {
+                    called += weight;
+                }
+            }
+            let hot: u64 = leaves.iter().filter(|(at, _)| (spin & !0xff..=spin + 0x100).contains(at)).map(|l| l.1).sum();
+            assert!(hot * 2 > weight, "{hot} of {weight} samples are in the function that burns");
+            assert!(called * 10 > hot * 9, "{called} of {hot} have its caller above it");
+        }
     }
 }

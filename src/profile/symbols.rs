@@ -269,7 +269,7 @@ fn exports(object: &object::File, base: Option<u64>) -> BTreeMap<u64, (u64, Stri
     chosen.sort_by_key(|name| (name.len(), name.clone()));
     for name in chosen {
         let Some(address) = loaded_function(&name).and_then(|address| address.checked_sub(base)) else { continue };
-        if !exported.range(..=address).next_back().is_some_and(|(_, (end, _))| address < *end) {
+        if exported.range(..=address).next_back().is_none_or(|(_, (end, _))| address >= *end) {
             exported.insert(address, (address + CHOSEN_BYTES_MAX, name));
         }
     }

@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Sampling {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if !is_due(new_size) && !(is_marked(block) && is_known(block)) {
+        if !(is_due(new_size) || is_marked(block) && is_known(block)) {
             // SAFETY: the caller's contract; the block is the system's own.
             return unsafe { System.realloc(block, layout, new_size) };
         }
@@ -215,11 +215,11 @@ mod tests {
                 // SAFETY: as the trait asks, each block is freed with the layout it has.
                 unsafe {
                     let block = Sampling.alloc_zeroed(layout);
-                    assert!(!block.is_null() && block.addr() % align == 0);
+                    assert!(!block.is_null() && block.addr().is_multiple_of(align));
                     assert_eq!((*block, *block.add(size - 1)), (0, 0));
                     block.write(7);
                     let block = Sampling.realloc(block, layout, 2 * size);
-                    assert!(block.addr() % align == 0);
+                    assert!(block.addr().is_multiple_of(align));
                     assert_eq!(*block, 7);
                     Sampling.dealloc(block, Layout::from_size_align(2 * size, align).expect("a layout"));
                 }

@@ -116,15 +116,9 @@ impl Snapshot {
     }
 }
 
-/// Kinds of stacks that were looked at, for people.
-pub fn stacks_known() -> usize {
-    stacks::read().len()
-}
-
 /// The frames that every allocation begins with say nothing: the stack from whoever wanted the memory on.
 fn without_allocator(profile: &mut Profile, places: &Places, stack: &[u64]) -> Vec<LocationId> {
-    const OURS: [&str; 6] =
-        ["weir::profile::heap::", "__rust_", "__rustc::", "alloc::alloc::", "alloc::raw_vec::", "<alloc::raw_vec::"];
+    const OURS: [&str; 4] = ["weir::profile::heap::allocator::", "weir::profile::stack::", "__rust", "alloc::"];
     let is_ours = |line: &Line| OURS.iter().any(|ours| line.function.starts_with(ours));
     let mut locations = Vec::with_capacity(stack.len());
     for &address in stack {
