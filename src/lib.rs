@@ -2,12 +2,14 @@
 //!
 //! Reading order, which is the way of a request: [`media`] (what a video is), [`store`] (its bytes), [`library`]
 //! (which videos there are), [`live`] (streams), [`net`] (connections), [`ingest`] (publishers), [`http`] (the edge),
-//! [`server`] (wiring). ARCHITECTURE.md has the map.
+//! [`server`] (wiring), and
+//! [`profile`] (where its time goes). ARCHITECTURE.md has the map.
 
 pub mod cli;
 pub mod config;
 pub mod http;
 pub mod ingest;
+pub mod lazy;
 pub mod library;
 pub mod live;
 pub mod media;

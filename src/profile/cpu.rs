@@ -7,7 +7,7 @@ use super::maps::{self, Code};
 use super::proto::{Label, Line, LocationId, MappingId, Profile};
 use super::symbols::{self, Names};
 use super::timers::{self, Timer};
-use super::{SpanName, slot, span_of};
+use super::{marks, slot, switch};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
@@ -43,7 +43,10 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Takes a CPU profile; blocks until it is done. Given up when `given_up` says so.
 pub fn profile(plan: Plan, given_up: impl Fn() -> bool) -> Result<Vec<u8>, CpuError> {
     let Ok(_alone) = ONE_AT_A_TIME.try_lock() else { return Err(CpuError::Busy) };
+    // Samples tell the span they fell into only while spans are followed.
+    let spans = switch::Hold::new();
     let counted = collect(plan, given_up)?;
+    drop(spans);
     Ok(encode(&counted, plan))
 }
 
@@ -230,7 +233,7 @@ fn encode(counted: &Counted, plan: Plan) -> Vec<u8> {
     for (key, weight) in &counted.weights {
         let stack: Vec<_> = key.stack.iter().map(|&address| places.at(&mut profile, address)).collect();
         let mut labels = vec![Label::Text("thread", counted.threads[key.thread].clone())];
-        labels.extend(span_of(key.span).map(SpanName::labels).into_iter().flatten());
+        labels.extend(marks::labels(key.span));
         total += weight;
         add(&mut profile, &stack, *weight, period_ns, &labels);
     }
@@ -353,7 +356,8 @@ mod tests {
                     called += weight;
                 }
             }
-            let hot: u64 = leaves.iter().filter(|(at, _)| (spin & !0xff..=spin + 0x100).contains(at)).map(|l| l.1).sum();
+            let hot: u64 =
+                leaves.iter().filter(|(at, _)| (spin & !0xff..=spin + 0x100).contains(at)).map(|l| l.1).sum();
             assert!(hot * 2 > weight, "{hot} of {weight} samples are in the function that burns");
             assert!(called * 10 > hot * 9, "{called} of {hot} have its caller above it");
         }

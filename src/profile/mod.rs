@@ -1,36 +1,40 @@
-//! The profilers of the running server and the formats they write: `profile.proto` for `go tool pprof`.
-//! Does not belong here: HTTP words, what a video is.
+//! The profilers of the running server, and the formats they write.
+//!
+//! Spans are named pieces of the server's own code, counted and timed where they run. Off, a span is one relaxed load.
+//! On, it adds to a node of its thread's call tree (`tree`); a report is the difference of two readings of all trees
+//! (`snapshot`, `window`). Does not belong here: HTTP words, what a video is.
 
+pub mod clock;
+pub mod cost;
 pub mod cpu;
+mod future;
+mod guard;
 pub mod heap;
+pub mod json;
 mod maps;
+mod marks;
 pub mod proto;
+pub mod select;
+mod site;
 mod slot;
+pub mod snapshot;
 pub mod stack;
+mod stage;
+mod switch;
 pub mod symbols;
+mod sync;
+pub mod table;
+pub mod text;
+mod thread;
 mod timers;
+mod tree;
+pub mod window;
 
-use proto::Label;
-
-/// The span that this thread is in, as a number for [`span_of`]. Callable from a signal handler.
-#[inline]
-fn span_here() -> u64 {
-    0
-}
-
-/// What a span is called, and the route of the request that it serves.
-struct SpanName {
-    span: &'static str,
-    route: Option<&'static str>,
-}
-
-fn span_of(_number: u64) -> Option<SpanName> {
-    None
-}
-
-impl SpanName {
-    fn labels(self) -> Vec<Label> {
-        let span = Label::Text("span", self.span.to_owned());
-        std::iter::once(span).chain(self.route.map(|route| Label::Text("route", route.to_owned()))).collect()
-    }
-}
+pub use crate::{site, span};
+pub use future::{Profiled, SpanExt, profiled, spawned, spawned_by};
+pub use guard::{Origin, Span};
+pub use site::{Kind, Site};
+pub use stage::Stage;
+pub use switch::{Hold, is_on};
+pub use thread::{NodeId, current_node};
+pub use window::{WINDOWS, Window};

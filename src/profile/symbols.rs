@@ -242,7 +242,11 @@ fn without_hash(name: &str) -> &str {
 
 /// A name for code that has none of its own: the file.
 fn whole(file: &str) -> Line {
-    Line { function: if file.is_empty() { "[anonymous]".to_owned() } else { file.to_owned() }, file: String::new(), line: 0 }
+    Line {
+        function: if file.is_empty() { "[anonymous]".to_owned() } else { file.to_owned() },
+        file: String::new(),
+        line: 0,
+    }
 }
 
 /// What a library without a symbol table exports. Functions that are chosen for the machine when it is loaded

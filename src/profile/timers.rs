@@ -72,7 +72,7 @@ extern "C" fn on_signal(_: c_int, signal: *mut libc::siginfo_t, context: *mut c_
     let mut stack = [0; FRAMES_MAX];
     let depth = stack::walk(stack::interrupted(context), &mut stack);
     let weight = u64::from(signal.overrun.max(0).cast_unsigned()) + 1;
-    slot.push(weight, super::span_here(), &stack[..depth]);
+    slot.push(weight, super::marks::here(), &stack[..depth]);
 }
 
 /// A timer on the CPU time of one thread of this process.

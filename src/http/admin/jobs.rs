@@ -37,9 +37,7 @@ impl Drop for Counted {
 }
 
 /// Runs `job` on a thread of its own.
-pub(super) async fn run<T: Send + 'static>(
-    job: impl FnOnce(&Wanted<T>) -> T + Send + 'static,
-) -> Result<T, JobError> {
+pub(super) async fn run<T: Send + 'static>(job: impl FnOnce(&Wanted<T>) -> T + Send + 'static) -> Result<T, JobError> {
     let running = RUNNING.fetch_add(1, Relaxed);
     let counted = Counted;
     if running >= JOBS_MAX {

@@ -1,8 +1,10 @@
-//! The admin listener: liveness, readiness, metrics. It has a thread and a runtime of its own, so it answers while
-//! every media core is busy.
+//! The admin listener: liveness, readiness, metrics, profiles. It has a thread and a runtime of its own, so it answers
+//! while every media core is busy.
 
 mod jobs;
 mod pprof;
+mod profile;
+mod startup;
 
 use crate::http::credentials::{self, Access};
 use crate::http::problem::Problem;
@@ -15,7 +17,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -34,8 +36,14 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .merge(pprof::routes())
+        .merge(profile::routes())
+        .merge(startup::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
-        .fallback(async || Problem::not_found("nothing is here; there are /debug/pprof/, /metrics, /healthz and /readyz"))
+        .fallback(async || {
+            Problem::not_found(
+                "nothing is here; there are /debug/pprof/, /debug/profile, /debug/startup, /metrics, /healthz and /readyz",
+            )
+        })
         .with_state(edge)
 }
 
@@ -49,6 +57,12 @@ fn text_of(text: impl Into<Body>, content_type: &'static str) -> Answer {
     let mut response = Response::new(text.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
+    let mut response = text_of(format!("{value}\n"), "application/json")?;
+    *response.status_mut() = status;
     Ok(response)
 }
 

@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "an allocator is unsafe to implement")]
 
 use super::super::stack::{self, FRAMES_MAX};
+use super::super::{marks, switch};
 use super::live::{self, Block};
 use super::{PERIOD_BYTES, stacks};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -129,10 +130,13 @@ fn look(layout: Layout, zeroed: bool) -> *mut u8 {
     // Alignments beyond the mark are of blocks that lie on it anyway.
     let block = base.wrapping_add(base.align_offset(MARK.max(layout.align())));
     let fits = block.addr() + layout.size() <= base.addr() + padded.size();
-    let known = fits && aside(|| {
-        let stack = stacks::intern(super::super::span_here(), &frames[..depth]);
-        live::insert(block.addr(), Block::new(base, padded, layout.size(), stack))
-    });
+    let known = fits
+        && aside(|| {
+            // Where spans are not followed, threads of one kind are one.
+            let span = if switch::is_on() { marks::here() } else { 0 };
+            let stack = stacks::intern(span, &frames[..depth]);
+            live::insert(block.addr(), Block::new(base, padded, layout.size(), stack))
+        });
     if known {
         return block;
     }

@@ -11,9 +11,9 @@ pub use allocator::Sampling;
 
 use super::cpu::Places;
 use super::maps;
+use super::marks;
 use super::proto::{Line, LocationId, Profile};
 use super::symbols;
-use super::{SpanName, span_of};
 use stacks::Totals;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -51,7 +51,8 @@ impl Snapshot {
     #[must_use]
     pub fn since(mut self, earlier: &Self) -> (Self, Duration) {
         let took = self.taken - earlier.taken;
-        let before: HashMap<usize, Totals> = earlier.stacks.iter().map(|reading| (reading.number, reading.totals)).collect();
+        let before: HashMap<usize, Totals> =
+            earlier.stacks.iter().map(|reading| (reading.number, reading.totals)).collect();
         for reading in &mut self.stacks {
             if let Some(before) = before.get(&reading.number) {
                 reading.totals = reading.totals.minus(before);
@@ -63,8 +64,12 @@ impl Snapshot {
 
     /// As a file for `go tool pprof`.
     pub fn encode(&self, view: View, took: Duration) -> Vec<u8> {
-        let kinds =
-            [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
+        let kinds = [
+            ("alloc_objects", "count"),
+            ("alloc_space", "bytes"),
+            ("inuse_objects", "count"),
+            ("inuse_space", "bytes"),
+        ];
         let first = if view == View::InUse { "inuse_space" } else { "alloc_space" };
         let mut profile = Profile::new(&kinds, first);
         profile.taken(self.wall, took);
@@ -76,7 +81,7 @@ impl Snapshot {
         let places = Places::new(&mut profile, &code, names);
         for reading in counted {
             let stack = without_allocator(&mut profile, &places, &reading.stack);
-            let labels: Vec<_> = span_of(reading.span).map(SpanName::labels).into_iter().flatten().collect();
+            let labels = marks::labels(reading.span);
             profile.sample(&stack, &reading.totals.values(), &labels);
         }
         profile.comment(&stacks::remark());

@@ -142,7 +142,9 @@ pub fn read() -> Vec<Reading> {
 pub fn remark() -> String {
     let stacks = lock().counters.len();
     let left_out = LEFT_OUT.load(Relaxed);
-    format!("one allocation in {PERIOD_BYTES} bytes; {stacks} stacks; {left_out} samples left out as the table was full")
+    format!(
+        "one allocation in {PERIOD_BYTES} bytes; {stacks} stacks; {left_out} samples left out as the table was full"
+    )
 }
 
 #[cfg(test)]
