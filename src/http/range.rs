@@ -217,7 +217,8 @@ pub(super) fn push_decimal(text: &mut String, mut value: u64) {
             break;
         }
     }
-    text.extend(digits[at..].iter().map(|&digit| char::from(digit)));
+    // Digits are UTF-8 whatever happened above.
+    text.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
 }
 
 /// `Content-Range` of a 416 (§15.5.17).
