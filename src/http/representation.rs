@@ -63,8 +63,7 @@ impl Representation {
 
     /// The answer to GET or HEAD.
     pub fn answer(self, call: &Call) -> Answer {
-        let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
-        match conditional::evaluate(&call.headers, Access::Read, Some(&validators), SystemTime::now) {
+        match self.decide(&call.headers) {
             Decision::NotModified => self.not_modified(),
             Decision::PreconditionFailed => {
                 Err(Problem::precondition_failed("the video is not the one that If-Match or If-Unmodified-Since names"))
@@ -77,6 +76,14 @@ impl Representation {
                 self.send(call, resolved)
             }
         }
+    }
+
+    fn decide(&self, fields: &HeaderMap) -> Decision {
+        if !conditional::asks(fields) {
+            return Decision::Proceed { range: true };
+        }
+        let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
+        conditional::evaluate(fields, Access::Read, Some(&validators), SystemTime::now())
     }
 
     fn send(self, call: &Call, resolved: Resolved) -> Answer {

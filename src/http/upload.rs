@@ -119,7 +119,7 @@ fn condition(call: &Call, id: &str) -> Result<Condition, Problem> {
         etag: EntityTag::parse(video.etag().as_bytes()),
         last_modified: Some(video.modified()),
     });
-    match conditional::evaluate(&call.headers, Access::Write, validators.as_ref(), SystemTime::now) {
+    match conditional::evaluate(&call.headers, Access::Write, validators.as_ref(), SystemTime::now()) {
         Decision::Proceed { .. } => Ok(lasting_condition(&call.headers)),
         Decision::NotModified | Decision::PreconditionFailed => Err(failed(video.is_some())),
     }
@@ -170,7 +170,7 @@ pub async fn delete(call: &Call) -> Answer {
     if let Some(video) = &video {
         let validators =
             Validators { etag: EntityTag::parse(video.etag().as_bytes()), last_modified: Some(video.modified()) };
-        let decision = conditional::evaluate(&call.headers, Access::Write, Some(&validators), SystemTime::now);
+        let decision = conditional::evaluate(&call.headers, Access::Write, Some(&validators), SystemTime::now());
         if decision == Decision::PreconditionFailed {
             return Err(Problem::precondition_failed("the video is not the one that the request names"));
         }
