@@ -8,6 +8,7 @@
 pub mod arrival;
 pub mod cursor;
 pub mod follow;
+pub mod numbers;
 pub mod stream;
 pub mod streams;
 mod times;

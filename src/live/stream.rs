@@ -5,6 +5,8 @@
 
 use super::arrival::{Arrived, Init};
 use super::cursor::Cursor;
+use super::numbers::{Keeper, Kept, Numbers};
+use super::streams::LiveConfig;
 use super::times::{shift_us, shifts, span_us};
 use super::window::{Bounds, Located, Part, Window};
 use crate::media::mp4::arrival::{ArrivalError, Fragment, shift_times};
@@ -24,7 +26,9 @@ const SILENT: Duration = Duration::from_secs(5);
 
 pub struct Stream {
     name: String,
-    bounds: Bounds,
+    pub(super) config: LiveConfig,
+    start: Numbers,
+    keeper: Arc<dyn Keeper>,
     inner: Mutex<Inner>,
     pub(super) viewers: AtomicU64,
     pub(super) lagged: AtomicU64,
@@ -57,8 +61,10 @@ pub(super) struct Inner {
     epoch: u64,
     last_byte: Instant,
     left: Option<Instant>,
-    next_number: u64,
-    next_offset: u64,
+    ended: Option<Instant>,
+    /// The numbers that come next, and where those end that were reserved.
+    pub(super) next: Numbers,
+    reserved: Numbers,
     /// End of the last part.
     end_us: i64,
     discontinuities: u64,
@@ -83,17 +89,20 @@ pub enum PublishError {
 }
 
 impl Stream {
-    pub fn new(name: String, bounds: Bounds) -> Arc<Self> {
+    /// A stream whose numbers go on where those of its name ended.
+    pub fn new(name: String, config: LiveConfig, keeper: Arc<dyn Keeper>) -> Arc<Self> {
+        let start = keeper.begin(&name);
         let inner = Inner {
             state: State::Waiting,
-            window: Window::default(),
+            window: Window::from(start.part),
             init: None,
             publisher: None,
             epoch: 0,
             last_byte: Instant::now(),
             left: None,
-            next_number: 0,
-            next_offset: 0,
+            ended: None,
+            next: start,
+            reserved: start.block_end(),
             end_us: 0,
             discontinuities: 0,
             received_bytes: 0,
@@ -102,7 +111,9 @@ impl Stream {
         let counter = || AtomicU64::new(0);
         Arc::new(Self {
             name,
-            bounds,
+            config,
+            start,
+            keeper,
             inner: Mutex::new(inner),
             viewers: counter(),
             lagged: counter(),
@@ -114,16 +125,26 @@ impl Stream {
         &self.name
     }
 
+    /// The numbers that the stream began with.
+    pub fn start(&self) -> Numbers {
+        self.start
+    }
+
+    /// Resolves when the numbers that the stream may use are kept.
+    pub(super) fn kept(&self) -> Kept {
+        self.keeper.kept()
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the stream for one publication.
-    pub fn publish(self: &Arc<Self>, address: SocketAddr) -> Result<Publication, PublishError> {
+    /// Takes the stream for one publication; with `takeover` from another one, too.
+    pub fn publish(self: &Arc<Self>, address: SocketAddr, takeover: bool) -> Result<Publication, PublishError> {
         let mut inner = self.lock();
         match inner.state {
             State::Ended => return Err(PublishError::Ended),
-            State::Live if inner.last_byte.elapsed() < SILENT => return Err(PublishError::Busy),
+            State::Live if !takeover && inner.last_byte.elapsed() < SILENT => return Err(PublishError::Busy),
             State::Live | State::Waiting => {}
         }
         inner.state = State::Live;
@@ -139,9 +160,26 @@ impl Stream {
     /// Ends the stream for every viewer.
     pub fn end(&self) {
         let mut inner = self.lock();
-        inner.state = State::Ended;
+        if inner.state != State::Ended {
+            inner.state = State::Ended;
+            inner.ended = Some(Instant::now());
+            self.keeper.settle(&self.name, inner.next);
+        }
         inner.publisher = None;
         inner.wake();
+    }
+
+    /// Whether the stream ended at least this long ago.
+    pub(super) fn ended_for(&self, time: Duration) -> bool {
+        self.lock().ended.is_some_and(|ended| ended.elapsed() >= time)
+    }
+
+    /// Reserves the next block of numbers in time.
+    fn reserve(&self, inner: &mut Inner) {
+        if inner.next.nears(inner.reserved) {
+            inner.reserved = inner.reserved.max(inner.next).block_end();
+            self.keeper.reserve(&self.name, inner.reserved);
+        }
     }
 
     /// Ends the stream if its publisher has been gone for `window`; whether it has ended.
@@ -199,7 +237,7 @@ impl Stream {
     /// part.
     pub fn extent(&self) -> (Range<u64>, bool) {
         let inner = self.lock();
-        let end = inner.next_offset;
+        let end = inner.next.offset;
         (inner.window.first_byte().unwrap_or(end)..end, inner.state != State::Ended)
     }
 
@@ -251,15 +289,15 @@ impl Inner {
         let init = match &self.init {
             Some(old) if old.same_coding(&init) => Arc::clone(old),
             _ => {
-                self.next_offset += init.bytes().len() as u64;
+                self.next.offset += init.bytes().len() as u64;
                 self.init = Some(Arc::clone(&init));
                 init
             }
         };
         let Piece { rope, len, start_us, end_us, keyframe } = piece;
-        let (number, offset) = (self.next_number, self.next_offset);
-        self.next_number += 1;
-        self.next_offset += len;
+        let (number, offset) = (self.next.part, self.next.offset);
+        self.next.part += 1;
+        self.next.offset += len;
         self.end_us = self.end_us.max(end_us);
         self.window.push(Arc::new(Part { number, offset, len, rope, start_us, end_us, keyframe, init }), bounds);
         self.wake();
@@ -315,6 +353,11 @@ impl Publication {
         }
     }
 
+    /// Resolves when the stream's numbers are kept where a crash does not reach.
+    pub fn kept(&self) -> Kept {
+        self.stream.kept()
+    }
+
     /// Notes that the publisher is still there, between two fragments.
     pub fn alive(&self, bytes: u64) {
         let mut inner = self.stream.lock();
@@ -340,7 +383,7 @@ impl Publication {
         }
         let stream = Arc::clone(&self.stream);
         let mut inner = self.inner()?;
-        let first_of_all = inner.next_number == 0;
+        let first_of_all = inner.next.part == stream.start.part;
         if first_of_all && !fragment.keyframe {
             // Nothing could be decoded from it.
             return Ok(0);
@@ -361,7 +404,8 @@ impl Publication {
         }
         let (start_us, end_us) = span_us(&fragment, init, shifts);
         let Fragment { rope, len, keyframe, .. } = fragment;
-        inner.append(Piece { rope, len, start_us, end_us, keyframe }, current.clone(), stream.bounds);
+        inner.append(Piece { rope, len, start_us, end_us, keyframe }, current.clone(), stream.config.window);
+        stream.reserve(&mut inner);
         drop(inner);
         if let Some(shifts) = new {
             self.joined = Some(Joined::Mp4 { shifts });
@@ -375,8 +419,9 @@ impl Publication {
         let Some(current) = self.init.clone() else { return Ok(0) };
         let Init::Ts(init) = &*current else { return Ok(0) };
         let mut joined = self.joined.take();
+        let stream = Arc::clone(&self.stream);
         let mut inner = self.inner()?;
-        let first_of_all = inner.next_number == 0;
+        let first_of_all = inner.next.part == stream.start.part;
         let changed = inner.changes(&current);
         if joined.is_none() {
             if !part.keyframe {
@@ -402,7 +447,8 @@ impl Publication {
         let (start_us, end_us) = (part.start_us.saturating_add(shift), part.end_us.saturating_add(shift));
         let (len, rope) = (part.rope.len(), part.rope.into_pieces());
         let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe };
-        inner.append(piece, current.clone(), self.stream.bounds);
+        inner.append(piece, current.clone(), stream.config.window);
+        stream.reserve(&mut inner);
         drop(inner);
         self.joined = joined;
         Ok(copied)
