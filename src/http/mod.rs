@@ -41,8 +41,8 @@ const READ_WRITE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
 /// The route table of the media listener. HEAD is answered like GET; hyper leaves the body out.
 ///
-/// Every request pays for the size of this future, which is that of its largest handler: those that are large and seldom
-/// called are boxed.
+/// Every request pays for the size of this future, which is that of its largest handler: those that are large and
+/// seldom called are boxed.
 async fn route(route: Route, call: Call) -> Answer {
     let method = call.method.clone();
     let read = method == Method::GET || method == Method::HEAD;

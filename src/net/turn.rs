@@ -1,8 +1,8 @@
 //! How much a connection may write before it is the others' turn on its core.
 //!
-//! A turn costs its connection some ten microseconds beside the bytes, so long turns are cheap, and short ones are fair:
-//! whoever wants little waits for one turn of everybody who wants much. So turns are short while somebody on this core
-//! is being given brief answers, and long while nobody is.
+//! A turn costs its connection some ten microseconds beside the bytes, so long turns are cheap, and short ones are
+//! fair: whoever wants little waits for one turn of everybody who wants much. So turns are short while somebody on this
+//! core is being given brief answers, and long while nobody is.
 
 use crate::store::coarse_ms;
 use std::cell::Cell;

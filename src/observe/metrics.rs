@@ -79,8 +79,8 @@ impl Route {
     }
 }
 
-/// What stands between the slashes of a path, the one at its front left out. Bytes are compared, which in short texts is
-/// faster than the search for a char.
+/// What stands between the slashes of a path, the one at its front left out. Bytes are compared, which in short texts
+/// is faster than the search for a char.
 pub fn segments(path: &str) -> impl Iterator<Item = &str> {
     let mut rest = path.get(1..);
     std::iter::from_fn(move || {

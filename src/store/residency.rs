@@ -30,8 +30,8 @@ const PAGES_ASKED: usize = 1024;
 /// How long a window that was resident is taken to be. Pages that were just sent are the last the kernel evicts.
 const TRUSTED_MS: u32 = 100;
 
-/// Milliseconds of the monotonic clock as of the kernel's last tick, which is a few milliseconds ago at most: a third of
-/// the price of the exact time, for what every request asks.
+/// Milliseconds of the monotonic clock as of the kernel's last tick, which is a few milliseconds ago at most: a third
+/// of the price of the exact time, for what every request asks.
 pub fn coarse_ms() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live local of the right type.

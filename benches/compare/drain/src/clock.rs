@@ -46,3 +46,12 @@ pub fn resident_kb(pids: &[libc::pid_t]) -> u64 {
     };
     pids.iter().filter_map(of).sum()
 }
+
+/// What the kernel holds for TCP in this network namespace, both ends of every connection, in KiB.
+pub fn tcp_buffers_kb() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let pages = text.lines().find(|line| line.starts_with("TCP:")).and_then(|line| line.split("mem ").nth(1));
+    // SAFETY: takes no pointers.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    pages.and_then(|pages| pages.trim().parse::<u64>().ok()).unwrap_or(0) * page / 1024
+}

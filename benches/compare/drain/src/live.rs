@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     let (count, stalled): (usize, usize) = (args.number("viewers", 1)?, args.number("stalled", 0)?);
     raise_file_limit(count as u64 + stalled as u64 + 64);
     let publisher = Publisher::start(args, addr, seconds + warmup + 20.0)?;
-    let memory_before = clock::resident_kb(&pids);
+    let (memory_before, buffers_before) = (clock::resident_kb(&pids), clock::tcp_buffers_kb());
     let mut watch = Watch::open(addr, args.text("view")?, count)?;
     let asleep = stall(addr, args.text("view")?, stalled)?;
     publisher.go();
@@ -62,6 +62,8 @@ pub fn run(args: &Args) -> Result<(), String> {
     let own_ns = clock::own_cpu_ns()?.saturating_sub(own_before);
     let published = publisher.sent.count.load(Ordering::Acquire) - first;
     let memory = clock::resident_kb(&pids).saturating_sub(memory_before);
+    let buffers = clock::tcp_buffers_kb().saturating_sub(buffers_before);
+    let published_bytes = publisher.bytes_per_second * (elapsed + warmup);
     publisher.sent.stop();
     drop(asleep);
 
@@ -81,7 +83,9 @@ pub fn run(args: &Args) -> Result<(), String> {
         .number("delay_p50_us", p50)
         .number("delay_p99_us", p99)
         .number("delay_max_us", max)
-        .integer("server_memory_bytes", memory * 1024);
+        .number("published_bytes", published_bytes)
+        .integer("server_memory_bytes", memory * 1024)
+        .integer("kernel_buffer_bytes", buffers * 1024);
     println!("{}", report.finish());
     publisher.end()
 }
