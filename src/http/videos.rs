@@ -5,7 +5,6 @@ use super::id;
 use super::problem::Problem;
 use super::query::Query;
 use super::representation::{Content, Representation};
-use super::state::Edge;
 use crate::library::{FileError, IndexError, IndexState, NoIndex, Video};
 use crate::media::index::{Container, Index, Summary, Track, TrackKind};
 use crate::media::time::Seconds;
@@ -31,7 +30,7 @@ pub fn list(call: &Call) -> Answer {
 /// `GET /videos/{id}`: indexes the video first if that has not happened yet.
 pub async fn one(call: &Call) -> Answer {
     let video = find(call)?;
-    match call.edge.library.index(&video).await {
+    match call.edge.library.index_for(&video, || call.asked()).await {
         // A file without an index is served by byte range all the same.
         Ok(_) | Err(IndexError::Unsupported(_) | IndexError::Malformed(_)) => json(&describe(&video), "no-cache"),
         Err(error) => Err(index_problem(error)),
@@ -215,8 +214,8 @@ pub fn seconds(time: Seconds) -> Value {
 }
 
 /// The index of a video, built now if need be.
-pub async fn index(edge: &Edge, video: &Arc<Video>) -> Result<Arc<Index>, Problem> {
-    edge.library.index(video).await.map_err(index_problem)
+pub async fn index(call: &Call, video: &Arc<Video>) -> Result<Arc<Index>, Problem> {
+    call.edge.library.index_for(video, || call.asked()).await.map_err(index_problem)
 }
 
 fn index_problem(error: IndexError) -> Problem {

@@ -22,6 +22,7 @@ mod live_record;
 mod live_ts;
 mod ranges;
 mod seek;
+mod startup;
 mod tidy;
 mod uploads;
 mod zero_copy;
