@@ -10,6 +10,7 @@ mod publish;
 mod serve;
 
 use crate::lazy::{Components, HEADER, Row};
+use crate::profile::{stack, symbols};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,12 +56,16 @@ enum Command {
     Adjust(adjust::Arguments),
     /// Stretch the levels of an image, or of a frame, and sharpen it
     Enhance(enhance::Arguments),
+    /// Name addresses; the server asks it of a child process
+    #[command(name = symbols::COMMAND, hide = true)]
+    Symbols,
 }
 
 /// Exit code of wrong usage or a wrong configuration.
 const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
+    stack::prepare();
     let components = Components::new(Instant::now());
     let arguments = components.step("arguments", Arguments::parse);
     if arguments.startup_times {
@@ -75,6 +80,10 @@ pub fn main() -> ExitCode {
         Command::Frame(arguments) => frame::run(&arguments, &components),
         Command::Adjust(arguments) => adjust::run(&arguments, &components),
         Command::Enhance(arguments) => enhance::run(&arguments, &components),
+        Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        },
     }
 }
 

@@ -252,3 +252,56 @@ fn pictures_of_live_streams() {
     let earlier = number(&server.get("/live/ts/frame.jpg?format=png&width=80&at=-1"));
     assert!((newest - 30..newest - 20).contains(&earlier), "frame {earlier} is a second before frame {newest}");
 }
+
+/// The rows of components in the start-up table that are no longer cold.
+fn initialised(server: &Server) -> Vec<String> {
+    let rows = server.admin_get("/debug/startup?format=json").json();
+    let rows = rows.as_array().unwrap().iter().filter(|row| row["paid_by"] != "start" && row["state"] == "ready");
+    let mut names: Vec<_> = rows.map(|row| row["component"].as_str().unwrap().to_owned()).collect();
+    names.retain(|name| !name.contains("index"));
+    names.sort();
+    names
+}
+
+#[test]
+fn each_part_is_initialised_by_the_first_who_needs_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let png = picture(&directory.path().join("a.png"));
+    let server = Server::builder().video(&vector("ndf25.mp4"), "a.mp4").start();
+    assert!(initialised(&server).is_empty());
+    assert_eq!(post(&server, "/adjust?brightness=.3", "image/png", &png).status, 200);
+    assert_eq!(initialised(&server), ["adjust", "frame"], "nothing of enhance, and no decoder");
+    let address = server.media;
+    let target = "/videos/a.mp4/frame.jpg?frame=7&width=64";
+    let asking: Vec<_> = (0..100)
+        .map(|_| std::thread::spawn(move || crate::support::client::request(address, "GET", target, &[], b"")))
+        .collect();
+    assert!(asking.into_iter().all(|thread| thread.join().unwrap().status == 200));
+    assert_eq!(initialised(&server), ["adjust", "frame", "h264", "jpeg"]);
+    let rows = server.admin_get("/debug/startup?format=json").json();
+    let h264 = rows.as_array().unwrap().iter().find(|row| row["component"] == "h264").unwrap();
+    assert_eq!((&h264["initialised"], &h264["paid_by"]), (&1.into(), &"GET /videos/a.mp4/frame.jpg".into()));
+    assert_eq!(post(&server, "/enhance", "image/png", &png).status, 200);
+    assert_eq!(initialised(&server), ["adjust", "enhance", "enhancer", "frame", "h264", "jpeg"]);
+}
+
+#[test]
+fn the_command_line_pays_for_what_it_uses() {
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (directory.path().join("a.png"), directory.path().join("b.jpg"));
+    picture(&input);
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    let video = vector("ndf25.mp4");
+    let parts = |arguments: &[&str]| {
+        let ran = weir(&[arguments, &["--startup-times"]].concat());
+        assert!(ran.status.success(), "{arguments:?}");
+        let table = String::from_utf8(ran.stderr).unwrap();
+        let names = table.lines().filter_map(|line| line.rsplit('|').next()).map(|name| name.trim().to_owned());
+        let known = ["enhancer", "jpeg", "h264", "hevc", "adjust", "enhance"];
+        names.filter(|name| known.contains(&name.as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(parts(&["adjust", input, "--contrast", ".5", "-o", output]), ["jpeg"]);
+    assert_eq!(parts(&["enhance", input, "-o", output]), ["enhancer", "jpeg"]);
+    assert_eq!(parts(&["frame", video.to_str().unwrap(), "--frame", "3", "-o", output]), ["h264", "jpeg"]);
+    assert!(parts(&["inspect", video.to_str().unwrap()]).is_empty());
+}
