@@ -1,7 +1,7 @@
 //! AV1, decoded by `re_rav1d` (feature `av1`): 4:2:0 and monochrome.
 //!
-//! The decoder hands out the picture that each temporal unit shows, with the number that was sent with it. Must not know
-//! containers.
+//! The decoder hands out the picture that each temporal unit shows, with the number that was sent with it.
+//! Must not know containers.
 
 use super::decode::StillDecoder;
 use super::planes::{Plane, Planes, Window};

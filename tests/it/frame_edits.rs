@@ -241,7 +241,8 @@ fn pictures_of_live_streams() {
     let again = server.request("GET", "/live/mp4/frame.jpg?format=png&width=80", &[("If-None-Match", etag)], b"");
     assert_eq!(again.status, 304);
     let earlier = server.get("/live/mp4/frame.jpg?format=png&width=80&at=-1");
-    assert!((73..=76).contains(&number(&earlier)), "frame {} is a second old", number(&earlier));
+    // Two frames of reordering lie between the time of a part and that of its first picture.
+    assert!((72..=78).contains(&number(&earlier)), "frame {} is a second old", number(&earlier));
     assert_eq!(server.get("/live/mp4/frame.jpg?at=5").status, 400);
 
     let mut publisher_ts = Chunked::begin(&server, "/live/ts");

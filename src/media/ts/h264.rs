@@ -231,19 +231,7 @@ pub fn parse_sps(body: &[u8]) -> Option<Sps> {
         }
     }
     let frame_num_bits = bits.ue()?.checked_add(4).filter(|&n| n <= 16)?;
-    let mut order_bits = 0;
-    match bits.ue()? {
-        0 => order_bits = bits.ue()?.checked_add(4).filter(|&n| n <= 16)?,
-        1 => {
-            bits.bit()?;
-            bits.se()?;
-            bits.se()?;
-            for _ in 0..bits.ue()?.min(255) {
-                bits.se()?;
-            }
-        }
-        _ => {}
-    }
+    let order_bits = order_bits(&mut bits)?;
     let references = bits.ue()?;
     bits.bit()?;
     let width = bits.ue()?.checked_add(1)?.checked_mul(16)?;
@@ -286,6 +274,24 @@ pub fn parse_sps(body: &[u8]) -> Option<Sps> {
         let _ = parse_vui(&mut bits, &mut sps.vui);
     }
     Some(sps)
+}
+
+/// Bits of the picture order count in slices; 0 when it has another type than 0.
+fn order_bits(bits: &mut Bits<'_>) -> Option<u32> {
+    let mut order_bits = 0;
+    match bits.ue()? {
+        0 => order_bits = bits.ue()?.checked_add(4).filter(|&n| n <= 16)?,
+        1 => {
+            bits.bit()?;
+            bits.se()?;
+            bits.se()?;
+            for _ in 0..bits.ue()?.min(255) {
+                bits.se()?;
+            }
+        }
+        _ => {}
+    }
+    Some(order_bits)
 }
 
 fn skip_scaling_list(bits: &mut Bits<'_>, list: u32) -> Option<()> {
