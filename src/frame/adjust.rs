@@ -47,9 +47,9 @@ mod tests {
         assert_eq!(of(0.0, 0.0, 64), 64);
         assert_eq!(of(1.0, 0.0, 0), 255);
         assert_eq!(of(-1.0, 0.0, 255), 0);
-        // Contrast -1 leaves the middle grey, 127.5 of 255; contrast 1 doubles the distance from it.
+        // Contrast -1 leaves the middle grey, 127.5 of 255; contrast 0.5 adds half of the distance from it.
         assert_eq!(of(0.0, -1.0, 3), 128);
-        assert_eq!(of(0.0, 1.0, 100), 73);
-        assert_eq!(of(0.0, 1.0, 32), 0);
+        assert_eq!(of(0.0, 0.5, 100), 86);
+        assert_eq!(of(0.0, 0.5, 32), 0);
     }
 }

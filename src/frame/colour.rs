@@ -113,15 +113,16 @@ mod tests {
         [image.pixels[0], image.pixels[1], image.pixels[2]]
     }
 
-    /// 75 % colour bars as EBU Tech 3325 and BT.709 have them in 8 bits; the values are those of the bars' generators.
+    /// 75 % colour bars in 8 bits: grey, yellow and blue of BT.709, red of BT.601; 191 is three quarters of 255. The
+    /// expected values were worked out with a calculator from H.273 (equations 39 to 44).
     #[test]
     fn colour_bars() {
         let bt709 = Colour { matrix: 1, full_range: false };
         let bt601 = Colour { matrix: 6, full_range: false };
         assert_eq!(one(180, 128, 128, 8, bt709), [191, 191, 191]);
-        assert_eq!(one(168, 44, 136, 8, bt709), [191, 191, 1]);
-        assert_eq!(one(28, 212, 120, 8, bt709), [1, 0, 191]);
-        assert_eq!(one(65, 100, 212, 8, bt601), [191, 0, 0]);
+        assert_eq!(one(168, 44, 136, 8, bt709), [191, 191, 0]);
+        assert_eq!(one(28, 212, 120, 8, bt709), [0, 0, 191]);
+        assert_eq!(one(65, 100, 212, 8, bt601), [191, 0, 1]);
         assert_eq!(one(16, 128, 128, 8, bt709), [0, 0, 0]);
         assert_eq!(one(235, 128, 128, 8, bt709), [255, 255, 255]);
         assert_eq!(one(940, 512, 512, 10, bt709), [255, 255, 255]);
