@@ -8,6 +8,8 @@
 pub mod arrival;
 pub mod cursor;
 pub mod follow;
+pub mod playlist;
+pub mod segments;
 pub mod stream;
 pub mod streams;
 mod times;
@@ -16,6 +18,8 @@ pub mod window;
 pub use arrival::{Arrival, Arrived, Init};
 pub use cursor::{Cursor, Next};
 pub use follow::{Followed, Follower, Reader};
+pub use playlist::{Form, Playlist};
+pub use segments::Segment;
 pub use stream::{Publication, PublishError, State, Stream};
 pub use streams::{LiveConfig, Streams};
 pub use window::{Located, Part};

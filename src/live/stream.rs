@@ -5,8 +5,12 @@
 
 use super::arrival::{Arrived, Init};
 use super::cursor::Cursor;
+use super::playlist::Playlist;
+use super::segments::{Appended, Progress, Segments};
+use super::streams::LiveConfig;
 use super::times::{shift_us, shifts, span_us};
 use super::window::{Bounds, Located, Part, Window};
+use crate::media::cadence::Mark;
 use crate::media::mp4::arrival::{ArrivalError, Fragment, shift_times};
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::mark_discontinuity;
@@ -18,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
 
 /// A publisher that has sent nothing for this long may be replaced.
 const SILENT: Duration = Duration::from_secs(5);
@@ -26,6 +31,10 @@ pub struct Stream {
     name: String,
     bounds: Bounds,
     inner: Mutex<Inner>,
+    /// Tells of parts and segments that became whole.
+    progress: watch::Sender<Progress>,
+    /// The playlist that was asked for last, and of which version of the segments it is.
+    playlist: Mutex<Option<(u64, Arc<Playlist>)>>,
     pub(super) viewers: AtomicU64,
     pub(super) lagged: AtomicU64,
     next_viewer: AtomicU64,
@@ -51,6 +60,7 @@ pub struct Publisher {
 pub(super) struct Inner {
     pub(super) state: State,
     pub(super) window: Window,
+    segments: Segments,
     init: Option<Arc<Init>>,
     publisher: Option<Publisher>,
     /// Which publication may append; an older one that still runs was taken over.
@@ -83,10 +93,13 @@ pub enum PublishError {
 }
 
 impl Stream {
-    pub fn new(name: String, bounds: Bounds) -> Arc<Self> {
+    pub fn new(name: String, config: &LiveConfig) -> Arc<Self> {
+        let segments = Segments::new(config.targets, config.window.duration_us, 0, 0);
+        let progress = watch::Sender::new(segments.progress());
         let inner = Inner {
             state: State::Waiting,
             window: Window::default(),
+            segments,
             init: None,
             publisher: None,
             epoch: 0,
@@ -102,8 +115,10 @@ impl Stream {
         let counter = || AtomicU64::new(0);
         Arc::new(Self {
             name,
-            bounds,
+            bounds: config.window,
             inner: Mutex::new(inner),
+            progress,
+            playlist: Mutex::default(),
             viewers: counter(),
             lagged: counter(),
             next_viewer: counter(),
@@ -142,6 +157,41 @@ impl Stream {
         inner.state = State::Ended;
         inner.publisher = None;
         inner.wake();
+        inner.segments.end();
+        self.tell(&inner.segments);
+    }
+
+    /// Wakes who waits for parts and segments, if there are new ones.
+    fn tell(&self, segments: &Segments) {
+        let now = segments.progress();
+        self.progress.send_if_modified(|known| std::mem::replace(known, now) != now);
+    }
+
+    /// How far the segments have come, to wait for more.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Looks something up among the segments.
+    pub fn segments<T>(&self, look: impl FnOnce(&Segments) -> T) -> T {
+        look(&self.lock().segments)
+    }
+
+    /// The playlist of this moment: the same value for everybody until something changes. `readable_from` gives the
+    /// first byte that can be read.
+    pub fn playlist(&self, readable_from: impl FnOnce() -> u64) -> Arc<Playlist> {
+        let mut known = self.playlist.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((version, playlist)) = &*known
+            && *version == self.lock().segments.version()
+        {
+            return Arc::clone(playlist);
+        }
+        let byte = readable_from();
+        let mut inner = self.lock();
+        inner.segments.unlist_before(byte);
+        let playlist = Arc::new(Playlist::of(&inner.segments));
+        *known = Some((inner.segments.version(), Arc::clone(&playlist)));
+        playlist
     }
 
     /// Ends the stream if its publisher has been gone for `window`; whether it has ended.
@@ -256,11 +306,22 @@ impl Inner {
                 init
             }
         };
-        let Piece { rope, len, start_us, end_us, keyframe } = piece;
+        let Piece { rope, len, start_us, end_us, keyframe, cut } = piece;
         let (number, offset) = (self.next_number, self.next_offset);
         self.next_number += 1;
         self.next_offset += len;
         self.end_us = self.end_us.max(end_us);
+        let appended = Appended {
+            range: offset..offset + len,
+            init: &init,
+            span_us: cut.leading_us.unwrap_or((start_us, end_us)),
+            leads: cut.leading_us.is_some(),
+            keyframe,
+            discontinuity: cut.discontinuity,
+            begins: cut.begins,
+            ends: cut.ends,
+        };
+        self.segments.append(&appended, SystemTime::now());
         self.window.push(Arc::new(Part { number, offset, len, rope, start_us, end_us, keyframe, init }), bounds);
         self.wake();
     }
@@ -297,6 +358,16 @@ struct Piece {
     start_us: i64,
     end_us: i64,
     keyframe: bool,
+    cut: Cut,
+}
+
+/// How a part lies among the parts and segments of playlists.
+struct Cut {
+    /// Start and end of what it has of the track that is cut.
+    leading_us: Option<(i64, i64)>,
+    discontinuity: bool,
+    begins: Mark,
+    ends: Mark,
 }
 
 impl Publication {
@@ -346,6 +417,7 @@ impl Publication {
             return Ok(0);
         }
         let changed = inner.changes(&current);
+        let discontinuity = !first_of_all && (changed || self.joined.is_none());
         let (end_us, mut new) = (inner.end_us, None);
         let shifts = match &self.joined {
             Some(Joined::Mp4 { shifts }) if !changed => shifts,
@@ -359,9 +431,13 @@ impl Publication {
             fragment.rope[0] = shift_times(&fragment.rope[0], shifts)?;
             copied = fragment.rope[0].len() as u64;
         }
-        let (start_us, end_us) = span_us(&fragment, init, shifts);
-        let Fragment { rope, len, keyframe, .. } = fragment;
-        inner.append(Piece { rope, len, start_us, end_us, keyframe }, current.clone(), stream.bounds);
+        let (start_us, end_us) = span_us(&fragment.runs, init, shifts);
+        let leading = fragment.runs.iter().find(|run| run.track == init.main()).map(std::slice::from_ref);
+        let leading_us = leading.map(|run| span_us(run, init, shifts));
+        let Fragment { rope, len, keyframe, begins, ends, .. } = fragment;
+        let cut = Cut { leading_us, discontinuity, begins, ends };
+        inner.append(Piece { rope, len, start_us, end_us, keyframe, cut }, current.clone(), stream.bounds);
+        stream.tell(&inner.segments);
         drop(inner);
         if let Some(shifts) = new {
             self.joined = Some(Joined::Mp4 { shifts });
@@ -378,6 +454,7 @@ impl Publication {
         let mut inner = self.inner()?;
         let first_of_all = inner.next_number == 0;
         let changed = inner.changes(&current);
+        let discontinuity = !first_of_all && (joined.is_none() || changed || part.jump);
         if joined.is_none() {
             if !part.keyframe {
                 // Nothing could be decoded from it.
@@ -401,8 +478,11 @@ impl Publication {
         }
         let (start_us, end_us) = (part.start_us.saturating_add(shift), part.end_us.saturating_add(shift));
         let (len, rope) = (part.rope.len(), part.rope.into_pieces());
-        let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe };
+        let leading_us = Some((start_us, end_us));
+        let cut = Cut { leading_us, discontinuity, begins: part.begins, ends: part.ends };
+        let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe, cut };
         inner.append(piece, current.clone(), self.stream.bounds);
+        self.stream.tell(&inner.segments);
         drop(inner);
         self.joined = joined;
         Ok(copied)
@@ -422,6 +502,8 @@ impl Drop for Publication {
             inner.state = State::Waiting;
             inner.publisher = None;
             inner.left = Some(Instant::now());
+            inner.segments.close_part();
+            self.stream.tell(&inner.segments);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::stream::{Publication, PublishError, Stream};
 use super::window::Bounds;
+use crate::media::cadence::Targets;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,6 +26,7 @@ pub fn is_name(name: &str) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub struct LiveConfig {
     pub window: Bounds,
+    pub targets: Targets,
     pub streams_max: usize,
     /// How long a publisher may be gone before its stream ends.
     pub reconnect_window: Duration,
@@ -53,6 +55,11 @@ impl Streams {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long parts and segments are, of every stream.
+    pub fn targets(&self) -> Targets {
+        self.config.targets
+    }
+
     /// All streams, sorted by name.
     pub fn list(&self) -> Vec<Arc<Stream>> {
         self.lock().values().cloned().collect()
@@ -74,7 +81,7 @@ impl Streams {
         if !streams.contains_key(name) && streams.len() >= self.config.streams_max {
             return Err(PublishError::TooMany { max: self.config.streams_max });
         }
-        let stream = Stream::new(name.to_owned(), self.config.window);
+        let stream = Stream::new(name.to_owned(), &self.config);
         if let Some(told) = self.on_new.get() {
             told(&stream);
         }
