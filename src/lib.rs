@@ -13,6 +13,7 @@ pub mod live;
 pub mod media;
 pub mod net;
 pub mod observe;
+pub mod profile;
 pub mod record;
 pub mod server;
 pub mod store;
