@@ -5,18 +5,17 @@
 
 use crate::config::{self, Config};
 use crate::http::admin::{self, AdminService};
-use crate::http::credentials::WriteKey;
 use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
 use crate::ingest::tcp;
-use crate::library::{self, Library, LibraryConfig};
+use crate::library::{KeyError, Library, LibraryConfig, WriteKey};
 use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Streams};
 use crate::media::cadence::Targets;
 use crate::net::{self, Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
-use crate::record::{self, Job, Recorder};
+use crate::record::{self, Job, NumberFile, Recorder};
 use crate::store::Pool;
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +36,7 @@ pub struct Running {
     drain: CancellationToken,
     /// The admin listener outlives the media cores, so that `/readyz` tells of the drain until the end.
     admin_end: CancellationToken,
+    numbers: Arc<NumberFile>,
     cores: Cores,
     recording: Cores,
     admin_thread: Cores,
@@ -52,6 +52,8 @@ pub enum StartError {
     Library(#[from] crate::library::OpenError),
     #[error("write key: {0}")]
     Key(String),
+    #[error("numbers of live streams: {0}")]
+    Numbers(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error("no random numbers: {0}")]
@@ -71,11 +73,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let token = config.admin_token.clone().map(WriteKey::new).transpose();
     let token = token.map_err(|error| StartError::Key(format!("admin_token: {error}")))?;
     let (write_key, generated_key) = write_key(&config)?;
+    let numbers = Arc::new(NumberFile::open(&config.state_dir).map_err(StartError::Numbers)?);
     let traffic = Arc::new(Traffic::default());
     let edge = Arc::new(Edge {
         library,
         recorder: Arc::clone(&recorder),
-        streams: Streams::new(live_config(&config)),
+        streams: Arc::new(Streams::new(live_config(&config), Arc::clone(&numbers) as _)),
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
         read_pool: Pool::new("read", config.read_threads),
@@ -99,6 +102,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         generated_key,
         drain,
         admin_end,
+        numbers,
         cores,
         recording,
         admin_thread,
@@ -120,6 +124,7 @@ impl Running {
         self.edge.streams.end_all();
         self.edge.recorder.close();
         let cores = self.recording.join() && cores;
+        self.numbers.flush();
         self.admin_end.cancel();
         let ingest = self.ingest_thread.join();
         self.admin_thread.join() && cores && ingest
@@ -156,14 +161,13 @@ fn run_id() -> Result<u64, StartError> {
 
 /// The configured key, or the one in the state directory, generated at the first start.
 fn write_key(config: &Config) -> Result<(WriteKey, Option<String>), StartError> {
-    let wrong = |error: &dyn std::fmt::Display| StartError::Key(error.to_string());
+    let wrong = |error: KeyError| StartError::Key(error.to_string());
     if let Some(key) = &config.write_key {
-        return Ok((WriteKey::new(key.clone()).map_err(|error| wrong(&error))?, None));
+        return Ok((WriteKey::new(key.clone()).map_err(wrong)?, None));
     }
-    let loaded = library::WriteKey::load_or_generate(&config.state_dir);
-    let (key, generated) = loaded.map_err(|error| wrong(&error))?;
-    let write_key = WriteKey::new(key.expose()).map_err(|error| wrong(&error))?;
-    Ok((write_key, generated.then(|| key.expose().to_owned())))
+    let (key, new) = WriteKey::load_or_generate(&config.state_dir).map_err(wrong)?;
+    let generated = new.then(|| key.expose().to_owned());
+    Ok((key, generated))
 }
 
 fn library_config(config: &Config) -> LibraryConfig {
@@ -185,6 +189,8 @@ fn live_config(config: &Config) -> LiveConfig {
         targets: Targets { part_us: us(config.part_target), segment_us: us(config.segment_target) },
         streams_max: config.streams_max,
         reconnect_window: config.reconnect_window.0,
+        takeover: config.takeover,
+        lags_max: config.lags_max,
     }
 }
 
@@ -240,11 +246,18 @@ fn start_tcp(edge: &Arc<Edge>, listeners: Vec<tcp::Listener>) -> io::Result<Core
     if listeners.is_empty() {
         return Cores::start("ingest", false, Vec::<fn() -> std::future::Ready<()>>::new());
     }
-    let edge = Arc::clone(edge);
+    let ingest = Arc::new(tcp::Ingest {
+        streams: Arc::clone(&edge.streams),
+        write_key: edge.write_key.clone(),
+        traffic: Arc::clone(&edge.metrics.traffic),
+        head_time: edge.config.head_time.0,
+        stall_limit: edge.config.stall_limit.0,
+        drain: edge.drain.clone(),
+    });
     let task = move || async move {
         let mut serving = tokio::task::JoinSet::new();
         for listener in listeners {
-            serving.spawn(ended(tcp::serve(Arc::clone(&edge), listener)));
+            serving.spawn(ended(tcp::serve(Arc::clone(&ingest), listener)));
         }
         while serving.join_next().await.is_some() {}
     };

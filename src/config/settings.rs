@@ -105,6 +105,15 @@ pub struct Settings {
     /// How long a publisher may be gone before its stream ends [default: 10 s]
     #[arg(long, env = "WEIR_RECONNECT_WINDOW", value_name = "TIME")]
     pub reconnect_window: Option<Span>,
+    /// A second publisher takes a stream over instead of being answered 409 [default: false]
+    #[arg(long, env = "WEIR_TAKEOVER", value_name = "BOOL")]
+    pub takeover: Option<bool>,
+    /// Parts of a live stream are collected this long and sent together; 0 sends each at once [default: 0]
+    #[arg(long, env = "WEIR_MERGE_WRITE", value_name = "TIME")]
+    pub merge_write: Option<Span>,
+    /// How often a viewer may fall out of the window before its body is ended [default: 8]
+    #[arg(long, env = "WEIR_LAGS_MAX", value_name = "N")]
+    pub lags_max: Option<u32>,
     /// Live streams at most; one more is answered 503 [default: 256]
     #[arg(long, env = "WEIR_STREAMS_MAX", value_name = "N")]
     pub streams_max: Option<usize>,

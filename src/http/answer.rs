@@ -5,6 +5,7 @@ use super::live_body::LiveBody;
 use super::live_file::FileBody;
 use super::media_body::MediaBody;
 use super::problem::Problem;
+use super::query::Query;
 use super::state::Edge;
 use super::timing::Timing;
 use crate::net::Conn;
@@ -38,6 +39,16 @@ impl Call {
                 Err(Problem::unauthorized("this needs the write key, as Bearer token or Basic password"))
             }
             Access::Wrong => Err(Problem::unauthorized("the write key is wrong")),
+        }
+    }
+
+    /// Publishing needs it too; encoders that can send no `Authorization` may put it into the query.
+    pub fn authorize_publisher(&self) -> Result<(), Problem> {
+        let query = Query::parse(self.uri.query())?;
+        match query.get("key") {
+            Some(key) if self.edge.write_key.matches(key.as_bytes()) => Ok(()),
+            Some(_) => Err(Problem::unauthorized("the write key is wrong")),
+            None => self.authorize(),
         }
     }
 }

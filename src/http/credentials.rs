@@ -1,13 +1,12 @@
-//! The write key: read from `Authorization`, compared in constant time, never logged or printed by accident.
+//! Credentials of a request: the key read from `Authorization`, or from a query where an encoder can do nothing else.
 //!
 //! Must not know: which routes need the key, where it is kept, axum.
 
+use crate::library::WriteKey;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderValue;
-use std::fmt;
-use subtle::ConstantTimeEq;
 
 /// With or without padding: clients do both.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -23,51 +22,6 @@ pub enum Access {
     Missing,
     /// Credentials that are not the key, or of a form that Weir does not read.
     Wrong,
-}
-
-/// The key that writes need. `Debug` does not show it.
-#[derive(Clone)]
-pub struct WriteKey {
-    key: String,
-}
-
-/// Why a text cannot be the write key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    #[error("the write key is empty")]
-    Empty,
-    #[error("the write key must be made of printable ASCII characters without spaces")]
-    Characters,
-}
-
-impl WriteKey {
-    /// A key that fits both schemes: visible ASCII, not empty.
-    pub fn new(key: impl Into<String>) -> Result<Self, KeyError> {
-        let key = key.into();
-        if key.is_empty() {
-            return Err(KeyError::Empty);
-        }
-        if !key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(KeyError::Characters);
-        }
-        Ok(Self { key })
-    }
-
-    /// The key itself, to be kept in `state_dir` or printed once.
-    pub fn reveal(&self) -> &str {
-        &self.key
-    }
-
-    /// In a time that depends on the lengths alone; the length of a key is no secret.
-    pub fn matches(&self, given: &[u8]) -> bool {
-        self.key.as_bytes().ct_eq(given).into()
-    }
-}
-
-impl fmt::Debug for WriteKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WriteKey(…)")
-    }
 }
 
 /// Judges an `Authorization` field (RFC 9110 §11.6.2): `Bearer KEY` (RFC 6750), or `Basic` with the key as the
@@ -141,19 +95,5 @@ mod tests {
         }
         let binary = HeaderValue::from_bytes(b"Bearer \xff\xfe").expect("obs-text");
         assert_eq!(authorized(Some(&binary), &key), Wrong);
-    }
-
-    #[test]
-    fn keys_that_cannot_be_sent_are_refused() {
-        assert_eq!(WriteKey::new("").err(), Some(KeyError::Empty));
-        for bad in ["a b", "a\n", "é", "\t"] {
-            assert_eq!(WriteKey::new(bad).err(), Some(KeyError::Characters), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn debug_hides_the_key() {
-        let key = WriteKey::new("s3cret").expect("a key");
-        assert!(!format!("{key:?}").contains("s3cret"));
     }
 }

@@ -40,7 +40,8 @@ pub fn stream(call: &Call) -> Answer {
     let mut response = Response::new(Body::Empty);
     if call.method == http::Method::GET {
         let cursor = stream.view(back.map(|seconds| (-seconds * 1e6) as i64));
-        *response.body_mut() = Body::Live(Box::new(LiveBody::new(cursor, Arc::clone(&call.conn))));
+        *response.body_mut() =
+            Body::Live(Box::new(LiveBody::new(cursor, Arc::clone(&call.conn), call.edge.config.merge_write.0)));
     }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -61,7 +62,7 @@ pub async fn publish(call: Call) -> Answer {
 }
 
 async fn receive(mut call: Call) -> Answer {
-    call.authorize()?;
+    call.authorize_publisher()?;
     let name = name(&call)?.to_owned();
     let edge = Arc::clone(&call.edge);
     let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name.clone(), call.conn.peer);
@@ -76,9 +77,9 @@ async fn receive(mut call: Call) -> Answer {
             Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
-        intake.push(bytes).map_err(publish_problem)?;
+        intake.push(bytes).await.map_err(publish_problem)?;
     }
-    intake.end().map_err(publish_problem)?;
+    intake.end().await.map_err(publish_problem)?;
     stored(&call, &name).await;
     Ok(empty(StatusCode::OK))
 }
@@ -164,7 +165,6 @@ fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
     })
 }
 
-/// `2026-11-22T15:44:00Z`: an HTTP date has the calendar already.
 /// The newest recording of a stream.
 fn recording(edge: &Edge, stream: &Arc<Stream>) -> Value {
     let Some(status) = edge.recorder.tape(stream).and_then(|tape| tape.status()) else { return Value::Null };
@@ -177,6 +177,7 @@ fn recording(edge: &Edge, stream: &Arc<Stream>) -> Value {
     })
 }
 
+/// `2026-11-22T15:44:00Z`: an HTTP date has the calendar already.
 fn rfc3339(time: SystemTime) -> Option<String> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let date = super::conditional::http_date(time)?;

@@ -1,4 +1,5 @@
-//! The endless body of a viewer: the init segment, then each part as it arrives, as the very buffers it came in.
+//! The endless body of a viewer: the init segment, then each part as it arrives, as the very buffers it came in; or
+//! what arrived in some time together.
 
 use crate::live::Next;
 use crate::live::{Cursor, Part};
@@ -9,18 +10,49 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
 
 pub struct LiveBody {
     cursor: Cursor,
     conn: Arc<Conn>,
     /// The part being sent, and its next buffer.
     part: Option<(Arc<Part>, usize)>,
+    /// How long parts are collected before they are sent together; zero: each at once.
+    merge: Duration,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Something was sent since the last pause.
+    sent: bool,
     ended: bool,
 }
 
 impl LiveBody {
-    pub fn new(cursor: Cursor, conn: Arc<Conn>) -> Self {
-        Self { cursor, conn, part: None, ended: false }
+    pub fn new(cursor: Cursor, conn: Arc<Conn>, merge: Duration) -> Self {
+        Self { cursor, conn, part: None, merge, pause: None, sent: false, ended: false }
+    }
+
+    /// The next thing of the stream. When all that there was has been sent, what comes is left to collect for a while.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        match self.cursor.poll_next(cx) {
+            Poll::Pending if self.sent && !self.merge.is_zero() => {
+                self.sent = false;
+                let mut pause = Box::pin(tokio::time::sleep(self.merge));
+                // A short pause may be over already.
+                if pause.as_mut().poll(cx).is_pending() {
+                    self.pause = Some(pause);
+                }
+                Poll::Pending
+            }
+            Poll::Ready(next) => {
+                self.sent = true;
+                Poll::Ready(next)
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -43,7 +75,7 @@ impl Body for LiveBody {
                 }
                 this.part = None;
             }
-            match ready!(this.cursor.poll_next(cx)) {
+            match ready!(this.poll_next(cx)) {
                 Next::Init(init) => {
                     let bytes = init.bytes();
                     if !bytes.is_empty() {

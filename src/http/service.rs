@@ -211,7 +211,11 @@ fn shortened(text: &str) -> &str {
 
 /// A query as it may be logged: the value of `key` is a secret.
 fn without_key(query: &str) -> String {
-    let shown = query.split('&').map(|pair| if pair.starts_with("key=") { "key=…" } else { pair });
+    let is_key = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default().as_bytes();
+        percent_encoding::percent_decode(name).eq("key".bytes())
+    };
+    let shown = query.split('&').map(|pair| if is_key(pair) { "key=…" } else { pair });
     shown.collect::<Vec<_>>().join("&")
 }
 
@@ -265,5 +269,6 @@ mod tests {
     #[test]
     fn a_key_in_a_query_is_not_logged() {
         assert_eq!(without_key("time=1&key=secret&a=b"), "time=1&key=…&a=b");
+        assert_eq!(without_key("%6bey=secret&key&keys=b"), "key=…&key=…&keys=b");
     }
 }

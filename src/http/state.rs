@@ -1,8 +1,7 @@
 //! What handlers may reach; shared by all cores.
 
-use super::credentials::WriteKey;
 use crate::config::Config;
-use crate::library::Library;
+use crate::library::{Library, WriteKey};
 use crate::live::Streams;
 use crate::observe::metrics::Metrics;
 use crate::record::Recorder;
@@ -14,7 +13,7 @@ pub struct Edge {
     pub config: Config,
     pub library: Library,
     pub recorder: Arc<Recorder>,
-    pub streams: Streams,
+    pub streams: Arc<Streams>,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
     /// Where viewers' page faults and index look-ups wait for the disk.

@@ -34,39 +34,40 @@ impl<'a> Intake<'a> {
 
     /// Takes bytes as they came. The stream is taken with the first thing that is one: what cannot be parsed publishes
     /// nothing.
-    pub fn push(&mut self, bytes: Bytes) -> Result<(), PublishError> {
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), PublishError> {
         let received = bytes.len() as u64;
         let pushed = self.arrival.push(bytes, &mut self.arrived);
         let copied = self.arrival.copied_bytes();
         self.traffic.copied.fetch_add(copied - self.copied_bytes, Relaxed);
         self.copied_bytes = copied;
-        self.publish()?;
+        self.publish().await?;
         if let Some(publication) = &self.publication {
             publication.alive(received);
         }
         Ok(pushed?)
     }
 
-    fn publish(&mut self) -> Result<(), PublishError> {
+    /// A stream's first part waits until its numbers are kept.
+    async fn publish(&mut self) -> Result<(), PublishError> {
+        if self.publication.is_none() && !self.arrived.is_empty() {
+            let publication = self.publication.insert(self.streams.publish(&self.name, self.peer)?);
+            publication.kept().await;
+        }
+        self.append()
+    }
+
+    fn append(&mut self) -> Result<(), PublishError> {
+        let Some(publication) = &mut self.publication else { return Ok(()) };
         for event in self.arrived.drain(..) {
-            let publication = match &mut self.publication {
-                Some(publication) => publication,
-                none => none.insert(self.streams.publish(&self.name, self.peer)?),
-            };
             self.traffic.copied.fetch_add(publication.take(event)?, Relaxed);
         }
         Ok(())
     }
 
-    fn flush(&mut self, broke_off: bool) -> Result<(), PublishError> {
-        self.flushed = true;
-        self.arrival.finish(broke_off, &mut self.arrived);
-        self.publish()
-    }
-
     /// The publisher said that this was all: the stream ends.
-    pub fn end(mut self) -> Result<(), PublishError> {
-        self.flush(false)?;
+    pub async fn end(mut self) -> Result<(), PublishError> {
+        self.flush(false);
+        self.publish().await?;
         if let Some(publication) = self.publication.take() {
             publication.finish();
         }
@@ -74,8 +75,14 @@ impl<'a> Intake<'a> {
     }
 
     /// The publisher is gone without a word, between two packets or boxes as far as can be seen.
-    pub fn leave(mut self) -> Result<(), PublishError> {
-        self.flush(false)
+    pub async fn leave(mut self) -> Result<(), PublishError> {
+        self.flush(false);
+        self.publish().await
+    }
+
+    fn flush(&mut self, broke_off: bool) {
+        self.flushed = true;
+        self.arrival.finish(broke_off, &mut self.arrived);
     }
 }
 
@@ -83,7 +90,8 @@ impl Drop for Intake<'_> {
     fn drop(&mut self) {
         if !self.flushed {
             // Whoever took the stream over has it now; there is nobody left to tell.
-            let _ = self.flush(true);
+            self.flush(true);
+            let _ = self.append();
         }
     }
 }

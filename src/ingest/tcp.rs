@@ -4,16 +4,19 @@
 //! found.
 
 use super::Intake;
-use crate::http::state::Edge;
-use crate::live::{PublishError, streams};
+use crate::library::WriteKey;
+use crate::live::{PublishError, Streams, streams};
+use crate::net::Traffic;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes of a slab, and what must be free in one for it to be read into.
 const SLAB: usize = 256 << 10;
@@ -27,6 +30,17 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 8 << 20;
 /// After an error of `accept`: out of file descriptors, as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the publishers of all listeners share.
+pub struct Ingest {
+    pub streams: Arc<Streams>,
+    pub write_key: WriteKey,
+    pub traffic: Arc<Traffic>,
+    /// How long the first line may take, and any later byte.
+    pub head_time: Duration,
+    pub stall_limit: Duration,
+    pub drain: CancellationToken,
+}
 
 /// A listening socket, and the stream that its connections publish; without a name they begin with a line.
 pub struct Listener {
@@ -53,13 +67,13 @@ enum Refusal {
 }
 
 /// Accepts publishers until the server drains.
-pub async fn serve(edge: Arc<Edge>, listener: Listener) -> io::Result<()> {
+pub async fn serve(ingest: Arc<Ingest>, listener: Listener) -> io::Result<()> {
     let socket = TcpListener::from_std(listener.socket)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            () = edge.drain.cancelled() => return Ok(()),
+            () = ingest.drain.cancelled() => return Ok(()),
         };
         let (connection, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -70,19 +84,19 @@ pub async fn serve(edge: Arc<Edge>, listener: Listener) -> io::Result<()> {
             }
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        let (edge, stream) = (Arc::clone(&edge), listener.stream.clone());
+        let (ingest, stream) = (Arc::clone(&ingest), listener.stream.clone());
         tokio::spawn(async move {
-            publish(&edge, connection, peer, stream).await;
+            publish(&ingest, connection, peer, stream).await;
             drop(slot);
         });
     }
 }
 
-async fn publish(edge: &Edge, mut connection: TcpStream, peer: SocketAddr, stream: Option<String>) {
+async fn publish(ingest: &Ingest, mut connection: TcpStream, peer: SocketAddr, stream: Option<String>) {
     let mut reader = Reader::default();
     let received = tokio::select! {
-        received = receive(edge, &mut connection, &mut reader, peer, stream) => received,
-        () = edge.drain.cancelled() => return,
+        received = receive(ingest, &mut connection, &mut reader, peer, stream) => received,
+        () = ingest.drain.cancelled() => return,
     };
     let Err(refusal) = received else { return };
     match &refusal {
@@ -95,7 +109,7 @@ async fn publish(edge: &Edge, mut connection: TcpStream, peer: SocketAddr, strea
 }
 
 async fn receive(
-    edge: &Edge,
+    ingest: &Ingest,
     connection: &mut TcpStream,
     reader: &mut Reader,
     peer: SocketAddr,
@@ -104,28 +118,28 @@ async fn receive(
     let name = match stream {
         Some(name) => name,
         None => {
-            let limit = edge.config.head_time.0;
-            let asked = tokio::time::timeout(limit, preamble(edge, connection, reader)).await;
+            let limit = ingest.head_time;
+            let asked = tokio::time::timeout(limit, preamble(ingest, connection, reader)).await;
             asked.map_err(|_| Refusal::Silent(limit))??
         }
     };
     tracing::info!(%peer, stream = name, "publish over TCP");
-    let mut intake = Intake::new(&edge.streams, Arc::clone(&edge.metrics.traffic), name, peer);
-    intake.push(reader.rest())?;
-    let stall = edge.config.stall_limit.0;
+    let mut intake = Intake::new(&ingest.streams, Arc::clone(&ingest.traffic), name, peer);
+    intake.push(reader.rest()).await?;
+    let stall = ingest.stall_limit;
     loop {
         let read = tokio::time::timeout(stall, reader.read(connection)).await;
         let bytes = read.map_err(|_| Refusal::Silent(stall))??;
         if bytes.is_empty() {
-            return Ok(intake.leave()?);
+            return Ok(intake.leave().await?);
         }
-        edge.metrics.traffic.received.fetch_add(bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        intake.push(bytes)?;
+        ingest.traffic.received.fetch_add(bytes.len() as u64, Relaxed);
+        intake.push(bytes).await?;
     }
 }
 
 /// Reads `PUBLISH name key`; gives the name.
-async fn preamble(edge: &Edge, connection: &mut TcpStream, reader: &mut Reader) -> Result<String, Refusal> {
+async fn preamble(ingest: &Ingest, connection: &mut TcpStream, reader: &mut Reader) -> Result<String, Refusal> {
     let line = loop {
         if let Some(line) = reader.line() {
             break line;
@@ -140,7 +154,7 @@ async fn preamble(edge: &Edge, connection: &mut TcpStream, reader: &mut Reader) 
     else {
         return Err(Refusal::Line);
     };
-    if !edge.write_key.matches(key.as_bytes()) {
+    if !ingest.write_key.matches(key.as_bytes()) {
         return Err(Refusal::Key);
     }
     if !streams::is_name(name) {

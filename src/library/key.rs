@@ -1,8 +1,9 @@
-//! The write key: who may upload, delete and publish.
+//! The write key: who may upload, delete and publish; and keys like it, which fit both schemes of HTTP credentials.
 //!
 //! Never logged and never shown, except by whoever asks for it with [`WriteKey::expose`] to print it once. It knows
 //! nothing about HTTP credentials.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -15,7 +16,7 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// A key file longer than this is not a key.
 const FILE_BYTES_MAX: u64 = 4096;
 
-/// A key; has no `Debug` and no `Display`.
+/// A key; `Debug` does not show it, and there is no `Display`.
 #[derive(Clone)]
 pub struct WriteKey(String);
 
@@ -23,16 +24,27 @@ pub struct WriteKey(String);
 pub enum KeyError {
     #[error("write key file {path}: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("write key file {path} holds no key: one line of printable characters is expected")]
+    #[error("write key file {path} holds no key: one line of printable ASCII characters without spaces is expected")]
     Unusable { path: PathBuf },
+    #[error("the key is empty")]
+    Empty,
+    #[error("the key must be made of printable ASCII characters without spaces")]
+    Characters,
     #[error("generate a write key: {0}")]
     Random(String),
 }
 
 impl WriteKey {
-    /// A configured key; `None` when it is empty.
-    pub fn new(key: String) -> Option<Self> {
-        (!key.is_empty()).then_some(Self(key))
+    /// A configured key: visible ASCII, so that it can be sent as Bearer token and as Basic password.
+    pub fn new(key: impl Into<String>) -> Result<Self, KeyError> {
+        let key = key.into();
+        if key.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        if !key.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(KeyError::Characters);
+        }
+        Ok(Self(key))
     }
 
     /// A new random key of 32 URL-safe characters.
@@ -76,11 +88,7 @@ impl WriteKey {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         }
         let text = fs::read_to_string(path).map_err(failed)?;
-        let key = text.trim();
-        if key.is_empty() || key.chars().any(char::is_control) {
-            return Err(unusable());
-        }
-        Ok(Some(Self(key.to_owned())))
+        Self::new(text.trim()).map(Some).map_err(|_| unusable())
     }
 
     /// Writes the whole key under another name first: a key file is never seen half written, whatever crashes.
@@ -108,9 +116,29 @@ impl WriteKey {
     }
 }
 
+impl fmt::Debug for WriteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WriteKey(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_cannot_be_sent_are_refused() {
+        assert!(matches!(WriteKey::new(""), Err(KeyError::Empty)));
+        for bad in ["a b", "a\n", "é", "\t"] {
+            assert!(matches!(WriteKey::new(bad), Err(KeyError::Characters)), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn debug_hides_the_key() {
+        let key = WriteKey::new("s3cret").expect("a key");
+        assert!(!format!("{key:?}").contains("s3cret"));
+    }
 
     #[test]
     fn a_generated_key_is_kept_for_the_owner_only() {

@@ -7,9 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
-/// A viewer that fell out of the window this often is ended.
-const LAGS_MAX: u32 = 8;
-
 /// A viewer's place in a stream.
 pub struct Cursor {
     stream: Arc<Stream>,
@@ -58,7 +55,7 @@ impl Cursor {
             }
             // A body has one init segment: a player must ask again.
             Some(init) if !Arc::ptr_eq(init, &part.init) => Poll::Ready(Next::End),
-            Some(_) if self.lags > LAGS_MAX => Poll::Ready(Next::End),
+            Some(_) if self.lags > self.stream.config.lags_max => Poll::Ready(Next::End),
             Some(_) => {
                 self.next = Some(part.number + 1);
                 Poll::Ready(Next::Part(part))

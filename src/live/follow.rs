@@ -28,7 +28,7 @@ pub enum Followed {
 impl Follower {
     /// Takes every part of the stream's life.
     pub fn from_first(stream: &Arc<Stream>) -> Self {
-        Self { stream: Arc::clone(stream), waiter: stream.waiter(), next: 0 }
+        Self { stream: Arc::clone(stream), waiter: stream.waiter(), next: stream.start().part }
     }
 
     /// The next part, waiting for it.

@@ -5,6 +5,7 @@
 
 use super::arrival::{Arrived, Init};
 use super::cursor::Cursor;
+use super::numbers::{Keeper, Kept, Numbers};
 use super::playlist::Playlist;
 use super::segments::{Appended, Progress, Segments};
 use super::streams::LiveConfig;
@@ -29,12 +30,14 @@ const SILENT: Duration = Duration::from_secs(5);
 
 pub struct Stream {
     name: String,
-    bounds: Bounds,
+    pub(super) config: LiveConfig,
+    start: Numbers,
+    keeper: Arc<dyn Keeper>,
     inner: Mutex<Inner>,
     /// Tells of parts and segments that became whole.
-    progress: watch::Sender<Progress>,
+    pub(super) progress: watch::Sender<Progress>,
     /// The playlist that was asked for last, and of which version of the segments it is.
-    playlist: Mutex<Option<(u64, Arc<Playlist>)>>,
+    pub(super) playlist: Mutex<Option<(u64, Arc<Playlist>)>>,
     pub(super) viewers: AtomicU64,
     pub(super) lagged: AtomicU64,
     next_viewer: AtomicU64,
@@ -60,19 +63,21 @@ pub struct Publisher {
 pub(super) struct Inner {
     pub(super) state: State,
     pub(super) window: Window,
-    segments: Segments,
-    init: Option<Arc<Init>>,
-    publisher: Option<Publisher>,
+    pub(super) segments: Segments,
+    pub(super) init: Option<Arc<Init>>,
+    pub(super) publisher: Option<Publisher>,
     /// Which publication may append; an older one that still runs was taken over.
     epoch: u64,
     last_byte: Instant,
     left: Option<Instant>,
-    next_number: u64,
-    next_offset: u64,
+    ended: Option<Instant>,
+    /// The numbers that come next, and where those end that were reserved.
+    pub(super) next: Numbers,
+    reserved: Numbers,
     /// End of the last part.
     end_us: i64,
-    discontinuities: u64,
-    received_bytes: u64,
+    pub(super) discontinuities: u64,
+    pub(super) received_bytes: u64,
     pub(super) wakers: HashMap<u64, Waker>,
 }
 
@@ -93,20 +98,24 @@ pub enum PublishError {
 }
 
 impl Stream {
-    pub fn new(name: String, config: &LiveConfig) -> Arc<Self> {
-        let segments = Segments::new(config.targets, config.window.duration_us, 0, 0);
+    /// A stream whose numbers go on where those of its name ended.
+    pub fn new(name: String, config: LiveConfig, keeper: Arc<dyn Keeper>) -> Arc<Self> {
+        let start = keeper.begin(&name);
+        let listed_us = config.window.duration_us;
+        let segments = Segments::new(config.targets, listed_us, start.segment, start.discontinuity);
         let progress = watch::Sender::new(segments.progress());
         let inner = Inner {
             state: State::Waiting,
-            window: Window::default(),
+            window: Window::from(start.part),
             segments,
             init: None,
             publisher: None,
             epoch: 0,
             last_byte: Instant::now(),
             left: None,
-            next_number: 0,
-            next_offset: 0,
+            ended: None,
+            next: start,
+            reserved: start.block_end(),
             end_us: 0,
             discontinuities: 0,
             received_bytes: 0,
@@ -115,7 +124,9 @@ impl Stream {
         let counter = || AtomicU64::new(0);
         Arc::new(Self {
             name,
-            bounds: config.window,
+            config,
+            start,
+            keeper,
             inner: Mutex::new(inner),
             progress,
             playlist: Mutex::default(),
@@ -129,16 +140,26 @@ impl Stream {
         &self.name
     }
 
+    /// The numbers that the stream began with.
+    pub fn start(&self) -> Numbers {
+        self.start
+    }
+
+    /// Resolves when the numbers that the stream may use are kept.
+    pub(super) fn kept(&self) -> Kept {
+        self.keeper.kept()
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the stream for one publication.
-    pub fn publish(self: &Arc<Self>, address: SocketAddr) -> Result<Publication, PublishError> {
+    /// Takes the stream for one publication; with `takeover` from another one, too.
+    pub fn publish(self: &Arc<Self>, address: SocketAddr, takeover: bool) -> Result<Publication, PublishError> {
         let mut inner = self.lock();
         match inner.state {
             State::Ended => return Err(PublishError::Ended),
-            State::Live if inner.last_byte.elapsed() < SILENT => return Err(PublishError::Busy),
+            State::Live if !takeover && inner.last_byte.elapsed() < SILENT => return Err(PublishError::Busy),
             State::Live | State::Waiting => {}
         }
         inner.state = State::Live;
@@ -154,44 +175,29 @@ impl Stream {
     /// Ends the stream for every viewer.
     pub fn end(&self) {
         let mut inner = self.lock();
-        inner.state = State::Ended;
+        if inner.state != State::Ended {
+            inner.state = State::Ended;
+            inner.segments.end();
+            inner.count();
+            inner.ended = Some(Instant::now());
+            self.keeper.settle(&self.name, inner.next);
+        }
         inner.publisher = None;
         inner.wake();
-        inner.segments.end();
         self.tell(&inner.segments);
     }
 
-    /// Wakes who waits for parts and segments, if there are new ones.
-    fn tell(&self, segments: &Segments) {
-        let now = segments.progress();
-        self.progress.send_if_modified(|known| std::mem::replace(known, now) != now);
+    /// Whether the stream ended at least this long ago.
+    pub(super) fn ended_for(&self, time: Duration) -> bool {
+        self.lock().ended.is_some_and(|ended| ended.elapsed() >= time)
     }
 
-    /// How far the segments have come, to wait for more.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
-    }
-
-    /// Looks something up among the segments.
-    pub fn segments<T>(&self, look: impl FnOnce(&Segments) -> T) -> T {
-        look(&self.lock().segments)
-    }
-
-    /// The playlist of this moment: the same value for everybody until something changes. `readable_from` gives the
-    /// first byte that can be read.
-    pub fn playlist(&self, readable_from: impl FnOnce() -> u64) -> Arc<Playlist> {
-        let mut known = self.playlist.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((version, playlist)) = &*known
-            && *version == self.lock().segments.version()
-        {
-            return Arc::clone(playlist);
+    /// Reserves the next block of numbers in time.
+    pub(super) fn reserve(&self, inner: &mut Inner) {
+        if inner.next.nears(inner.reserved) {
+            inner.reserved = inner.reserved.max(inner.next).block_end();
+            self.keeper.reserve(&self.name, inner.reserved);
         }
-        let byte = readable_from();
-        let mut inner = self.lock();
-        inner.segments.unlist_before(byte);
-        let playlist = Arc::new(Playlist::of(&inner.segments));
-        *known = Some((inner.segments.version(), Arc::clone(&playlist)));
-        playlist
     }
 
     /// Ends the stream if its publisher has been gone for `window`; whether it has ended.
@@ -249,45 +255,9 @@ impl Stream {
     /// part.
     pub fn extent(&self) -> (Range<u64>, bool) {
         let inner = self.lock();
-        let end = inner.next_offset;
+        let end = inner.next.offset;
         (inner.window.first_byte().unwrap_or(end)..end, inner.state != State::Ended)
     }
-
-    /// Figures for `GET /live/{name}`.
-    pub fn status(&self) -> Status {
-        let inner = self.lock();
-        let (first, last) = (inner.window.first(), inner.window.last());
-        Status {
-            state: inner.state,
-            publisher: inner.publisher.clone(),
-            from_us: first.map(|part| part.start_us),
-            to_us: last.map(|part| part.end_us),
-            window_bytes: inner.window.bytes(),
-            first_byte: first.map(|part| part.offset),
-            last_byte: last.map(|part| part.offset + part.len - 1),
-            viewers: self.viewers.load(Relaxed),
-            lagged: self.lagged.load(Relaxed),
-            discontinuities: inner.discontinuities,
-            received_bytes: inner.received_bytes,
-            init: inner.init.clone(),
-        }
-    }
-}
-
-/// A stream at one moment.
-pub struct Status {
-    pub state: State,
-    pub publisher: Option<Publisher>,
-    pub from_us: Option<i64>,
-    pub to_us: Option<i64>,
-    pub window_bytes: u64,
-    pub first_byte: Option<u64>,
-    pub last_byte: Option<u64>,
-    pub viewers: u64,
-    pub lagged: u64,
-    pub discontinuities: u64,
-    pub received_bytes: u64,
-    pub init: Option<Arc<Init>>,
 }
 
 impl Inner {
@@ -301,15 +271,15 @@ impl Inner {
         let init = match &self.init {
             Some(old) if old.same_coding(&init) => Arc::clone(old),
             _ => {
-                self.next_offset += init.bytes().len() as u64;
+                self.next.offset += init.bytes().len() as u64;
                 self.init = Some(Arc::clone(&init));
                 init
             }
         };
         let Piece { rope, len, start_us, end_us, keyframe, cut } = piece;
-        let (number, offset) = (self.next_number, self.next_offset);
-        self.next_number += 1;
-        self.next_offset += len;
+        let (number, offset) = (self.next.part, self.next.offset);
+        self.next.part += 1;
+        self.next.offset += len;
         self.end_us = self.end_us.max(end_us);
         let appended = Appended {
             range: offset..offset + len,
@@ -324,6 +294,11 @@ impl Inner {
         self.segments.append(&appended, SystemTime::now());
         self.window.push(Arc::new(Part { number, offset, len, rope, start_us, end_us, keyframe, init }), bounds);
         self.wake();
+    }
+
+    /// Notes how far the numbers of segments and discontinuities have come.
+    pub(super) fn count(&mut self) {
+        (self.next.segment, self.next.discontinuity) = self.segments.next();
     }
 
     fn wake(&mut self) {
@@ -386,6 +361,11 @@ impl Publication {
         }
     }
 
+    /// Resolves when the stream's numbers are kept where a crash does not reach.
+    pub fn kept(&self) -> Kept {
+        self.stream.kept()
+    }
+
     /// Notes that the publisher is still there, between two fragments.
     pub fn alive(&self, bytes: u64) {
         let mut inner = self.stream.lock();
@@ -411,7 +391,7 @@ impl Publication {
         }
         let stream = Arc::clone(&self.stream);
         let mut inner = self.inner()?;
-        let first_of_all = inner.next_number == 0;
+        let first_of_all = inner.next.part == stream.start.part;
         if first_of_all && !fragment.keyframe {
             // Nothing could be decoded from it.
             return Ok(0);
@@ -436,8 +416,8 @@ impl Publication {
         let leading_us = leading.map(|run| span_us(run, init, shifts));
         let Fragment { rope, len, keyframe, begins, ends, .. } = fragment;
         let cut = Cut { leading_us, discontinuity, begins, ends };
-        inner.append(Piece { rope, len, start_us, end_us, keyframe, cut }, current.clone(), stream.bounds);
-        stream.tell(&inner.segments);
+        inner.append(Piece { rope, len, start_us, end_us, keyframe, cut }, current.clone(), stream.config.window);
+        stream.appended(&mut inner);
         drop(inner);
         if let Some(shifts) = new {
             self.joined = Some(Joined::Mp4 { shifts });
@@ -451,8 +431,9 @@ impl Publication {
         let Some(current) = self.init.clone() else { return Ok(0) };
         let Init::Ts(init) = &*current else { return Ok(0) };
         let mut joined = self.joined.take();
+        let stream = Arc::clone(&self.stream);
         let mut inner = self.inner()?;
-        let first_of_all = inner.next_number == 0;
+        let first_of_all = inner.next.part == stream.start.part;
         let changed = inner.changes(&current);
         let discontinuity = !first_of_all && (joined.is_none() || changed || part.jump);
         if joined.is_none() {
@@ -481,8 +462,8 @@ impl Publication {
         let leading_us = Some((start_us, end_us));
         let cut = Cut { leading_us, discontinuity, begins: part.begins, ends: part.ends };
         let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe, cut };
-        inner.append(piece, current.clone(), self.stream.bounds);
-        self.stream.tell(&inner.segments);
+        inner.append(piece, current.clone(), stream.config.window);
+        stream.appended(&mut inner);
         drop(inner);
         self.joined = joined;
         Ok(copied)

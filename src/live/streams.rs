@@ -1,5 +1,6 @@
 //! All streams by name. A stream appears when somebody publishes it, and goes some time after it has ended.
 
+use super::numbers::Keeper;
 use super::stream::{Publication, PublishError, Stream};
 use super::window::Bounds;
 use crate::media::cadence::Targets;
@@ -30,20 +31,28 @@ pub struct LiveConfig {
     pub streams_max: usize,
     /// How long a publisher may be gone before its stream ends.
     pub reconnect_window: Duration,
+    /// Whether a publisher may take a stream from another one.
+    pub takeover: bool,
+    /// A viewer that fell out of the window more often than this is ended.
+    pub lags_max: u32,
 }
+
+/// How long a stream that has ended can still be asked for, at least.
+const ENDED_KEPT: Duration = Duration::from_secs(60);
 
 /// Told of every new stream, before its first part.
 type OnNew = Box<dyn Fn(&Arc<Stream>) + Send + Sync>;
 
 pub struct Streams {
     config: LiveConfig,
+    keeper: Arc<dyn Keeper>,
     on_new: OnceLock<OnNew>,
     by_name: Mutex<BTreeMap<String, Arc<Stream>>>,
 }
 
 impl Streams {
-    pub fn new(config: LiveConfig) -> Self {
-        Self { config, on_new: OnceLock::new(), by_name: Mutex::default() }
+    pub fn new(config: LiveConfig, keeper: Arc<dyn Keeper>) -> Self {
+        Self { config, keeper, on_new: OnceLock::new(), by_name: Mutex::default() }
     }
 
     /// Has `told` called for every stream from now on. It must not block. Only the first call counts.
@@ -73,20 +82,24 @@ impl Streams {
     pub fn publish(&self, name: &str, address: SocketAddr) -> Result<Publication, PublishError> {
         let mut streams = self.lock();
         if let Some(stream) = streams.get(name) {
-            match stream.publish(address) {
+            match stream.publish(address, self.config.takeover) {
                 Err(PublishError::Ended) => {}
                 outcome => return outcome,
             }
         }
         if !streams.contains_key(name) && streams.len() >= self.config.streams_max {
+            // Those that ended make room.
+            streams.retain(|_, stream| !stream.ended_for(Duration::ZERO));
+        }
+        if !streams.contains_key(name) && streams.len() >= self.config.streams_max {
             return Err(PublishError::TooMany { max: self.config.streams_max });
         }
-        let stream = Stream::new(name.to_owned(), &self.config);
+        let stream = Stream::new(name.to_owned(), self.config, Arc::clone(&self.keeper));
         if let Some(told) = self.on_new.get() {
             told(&stream);
         }
         streams.insert(name.to_owned(), Arc::clone(&stream));
-        stream.publish(address)
+        stream.publish(address, false)
     }
 
     /// Ends a stream; false when there is none.
@@ -96,11 +109,14 @@ impl Streams {
         true
     }
 
-    /// Ends streams whose publisher stayed away. Called every now and then.
+    /// Ends streams whose publisher stayed away, and forgets what ended long ago. Called every now and then.
     pub fn tidy(&self) {
         for stream in self.list() {
             stream.end_if_left(self.config.reconnect_window);
         }
+        let window = Duration::from_micros(u64::try_from(self.config.window.duration_us).unwrap_or(0));
+        let kept = ENDED_KEPT.max(window);
+        self.lock().retain(|_, stream| !stream.ended_for(kept));
     }
 
     /// Ends all of them: the server drains.

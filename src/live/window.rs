@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 /// The smallest unit that viewers get.
 pub struct Part {
-    /// Counts from 0 in the stream's life.
+    /// Counts on from the streams of the same name before.
     pub number: u64,
-    /// Offset of the first byte since the stream began, init segments included.
+    /// Offset of the first byte, init segments included; counts on likewise.
     pub offset: u64,
     pub len: u64,
     pub rope: Vec<Bytes>,
@@ -47,6 +47,8 @@ pub enum Located {
 /// The parts that can still be read.
 #[derive(Default)]
 pub struct Window {
+    /// Number of the first part of the stream's life.
+    first_number: u64,
     parts: VecDeque<Arc<Part>>,
     bytes: u64,
 }
@@ -59,6 +61,11 @@ pub struct Bounds {
 }
 
 impl Window {
+    /// Empty; the stream's first part will have this number.
+    pub fn from(first_number: u64) -> Self {
+        Self { first_number, ..Self::default() }
+    }
+
     /// Appends a part and drops the oldest ones beyond the bounds; the newest part always stays.
     pub fn push(&mut self, part: Arc<Part>, bounds: Bounds) {
         self.bytes += part.len;
@@ -96,7 +103,7 @@ impl Window {
     /// Offset of the oldest byte that is here; the first init segment of the stream counts as part of its first part.
     pub fn first_byte(&self) -> Option<u64> {
         let first = self.first()?;
-        Some(if first.number == 0 { first.init_offset() } else { first.offset })
+        Some(if first.number == self.first_number { first.init_offset() } else { first.offset })
     }
 
     /// What lies at a byte offset of the stream.
@@ -109,7 +116,7 @@ impl Window {
         }
         let Some(next) = self.parts.get(after) else { return Located::Ahead };
         // Between two parts, or before the very first one, only the init segment of the later one can lie.
-        let known = after > 0 || next.number == 0;
+        let known = after > 0 || next.number == self.first_number;
         match offset.checked_sub(next.init_offset()).and_then(|skip| usize::try_from(skip).ok()) {
             Some(skip) if known && skip < next.init.bytes().len() => Located::Init(next.init.bytes().slice(skip..)),
             _ => Located::Before,

@@ -6,10 +6,12 @@
 //! their own.
 //! Does not belong here: HTTP words, sockets, how parts are found in bytes.
 
+pub mod numbers;
 pub mod recover;
 pub mod tape;
 mod task;
 
+pub use numbers::NumberFile;
 pub use tape::{Span, Status, Tape};
 
 use crate::library::Library;

@@ -34,7 +34,7 @@ pub(super) async fn record(stream: &Arc<Stream>, tape: &Arc<Tape>, library: &Lib
         library: library.clone(),
         pool: pool.clone(),
         writing: None,
-        next_offset: 0,
+        next_offset: stream.start().offset,
         failed: None,
     };
     recorder.run().await;

@@ -86,6 +86,13 @@ const IMPORTS: &[Row] = &[
         banned: &["axum", "hyper", "crate::http", "crate::net", "crate::server", "crate::cli"],
         allowed: &[],
     },
+    Row {
+        rule: "live and ingest know nothing of HTTP",
+        rooms: &["src/live/", "src/ingest/", "src/record/"],
+        except: &[],
+        banned: &["axum", "hyper", "http", "http_body", "crate::http", "crate::server", "crate::cli", "crate::config"],
+        allowed: &[],
+    },
     Row { rule: "only http knows axum", rooms: &["src/"], except: &["src/http/"], banned: &["axum"], allowed: &[] },
     Row {
         rule: "http reaches files through library and store",

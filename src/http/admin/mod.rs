@@ -1,9 +1,10 @@
 //! The admin listener: liveness, readiness, metrics. It has a thread and a runtime of its own, so it answers while
 //! every media core is busy.
 
-use crate::http::credentials::{self, Access, WriteKey};
+use crate::http::credentials::{self, Access};
 use crate::http::problem::Problem;
 use crate::http::state::Edge;
+use crate::library::WriteKey;
 use crate::net::Conn;
 use axum::Router;
 use axum::body::Body;

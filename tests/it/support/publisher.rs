@@ -1,5 +1,6 @@
 //! A publisher of live streams: ffmpeg over HTTP, and what the server says of the stream meanwhile.
 
+use super::client::{Connection, Response};
 use super::server::{Server, WRITE_KEY};
 use serde_json::Value;
 use std::path::Path;
@@ -34,5 +35,56 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what} never came");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A file of H.264 with B-frames and AAC, a keyframe every half second: what encoders send, at 25 frames a second.
+pub fn encode(path: &Path, seconds: u32, extra: &[&str]) {
+    let input = ["-f", "lavfi", "-i", "testsrc2=s=160x90:r=25", "-f", "lavfi", "-i", "sine=r=48000"];
+    let coding = ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "12", "-c:a", "aac"];
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-y"]).args(input).args(["-t", &seconds.to_string()]).args(coding);
+    assert!(command.args(extra).arg(path).status().unwrap().success());
+}
+
+/// The boxes of an fMP4 file: the init segment, and each `moof` with its `mdat`.
+pub fn fragments(bytes: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let (mut init, mut fragments, mut at) = (Vec::new(), Vec::<Vec<u8>>::new(), 0);
+    while at + 8 <= bytes.len() {
+        let size = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        let whole = &bytes[at..at + size];
+        match &whole[4..8] {
+            b"ftyp" | b"moov" => init.extend_from_slice(whole),
+            b"moof" => fragments.push(whole.to_vec()),
+            b"mdat" => fragments.last_mut().unwrap().extend_from_slice(whole),
+            _ => {}
+        }
+        at += size;
+    }
+    (init, fragments)
+}
+
+/// A publisher whose every byte the test sends itself: one long chunked request.
+pub struct Chunked(pub Connection);
+
+impl Chunked {
+    pub fn begin(server: &Server, target: &str) -> Self {
+        let mut connection = Connection::open(server.media);
+        let key =
+            if target.contains("key=") { String::new() } else { format!("Authorization: Bearer {WRITE_KEY}\r\n") };
+        let head = format!("PUT {target} HTTP/1.1\r\nHost: weir\r\n{key}Transfer-Encoding: chunked\r\n\r\n");
+        connection.send(head.as_bytes()).unwrap();
+        Self(connection)
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        let chunk = [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+        let _ = self.0.send(&chunk);
+    }
+
+    /// The final chunk, and the answer.
+    pub fn finish(mut self) -> Response {
+        let _ = self.0.send(b"0\r\n\r\n");
+        self.0.read_response(false).unwrap()
     }
 }

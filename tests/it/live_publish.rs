@@ -1,0 +1,125 @@
+//! Who may publish what when: one publisher of a stream at a time, keys, and numbers that are never used again.
+
+use crate::support::client::Connection;
+use crate::support::oracle;
+use crate::support::publisher::{Chunked, encode, eventually, fragments, state};
+use crate::support::server::{Server, WRITE_KEY};
+
+const FRAGMENTED: [&str; 4] = ["-f", "mp4", "-movflags", "frag_keyframe+empty_moov+default_base_moof"];
+
+/// Four seconds: an init segment and eight fragments or more.
+fn media() -> (Vec<u8>, Vec<Vec<u8>>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("media.mp4");
+    encode(&path, 4, &FRAGMENTED);
+    fragments(&std::fs::read(path).unwrap())
+}
+
+fn window(server: &Server, key: &str) -> u64 {
+    state(server, "cam")["window"][key].as_u64().unwrap()
+}
+
+fn await_parts(server: &Server, name: &str, sent: &[&[u8]]) {
+    let bytes: usize = sent.iter().map(|part| part.len()).sum();
+    eventually("what was sent", || state(server, name)["received_bytes"].as_u64() >= Some(bytes as u64));
+}
+
+#[test]
+fn a_second_publisher_is_refused_unless_it_may_take_over() {
+    let (init, parts) = media();
+    for takeover in ["false", "true"] {
+        let server = Server::builder().argument("--takeover", takeover).start();
+        let mut first = Chunked::begin(&server, "/live/cam");
+        first.send(&init);
+        first.send(&parts[0]);
+        await_parts(&server, "cam", &[&init, &parts[0]]);
+        let mut second = Chunked::begin(&server, "/live/cam");
+        second.send(&init);
+        second.send(&parts[0]);
+        if takeover == "false" {
+            let refused = second.0.read_response(false).unwrap();
+            assert_eq!(refused.status, 409, "{refused:?}");
+            assert!(refused.problem().contains("has a publisher"));
+            first.send(&parts[1]);
+            assert_eq!(first.finish().status, 200);
+            assert_eq!(state(&server, "cam")["discontinuities"], 0);
+        } else {
+            await_parts(&server, "cam", &[&init, &parts[0], &init, &parts[0]]);
+            first.send(&parts[1]);
+            let refused = first.0.read_response(false).unwrap();
+            assert_eq!(refused.status, 409, "{refused:?}");
+            assert!(refused.problem().contains("took the stream over"));
+            second.send(&parts[1]);
+            assert_eq!(second.finish().status, 200);
+            assert_eq!(state(&server, "cam")["discontinuities"], 1);
+        }
+    }
+}
+
+#[test]
+fn a_key_in_the_query_is_enough_and_is_not_logged() {
+    let (init, parts) = media();
+    let server = Server::builder().start();
+    let mut publisher = Chunked::begin(&server, &format!("/live/cam?key={WRITE_KEY}"));
+    publisher.send(&init);
+    publisher.send(&parts[0]);
+    assert_eq!(publisher.finish().status, 200);
+    for key in ["wrong", ""] {
+        let mut connection = Connection::open(server.media);
+        let response = connection.call("PUT", &format!("/live/cam?key={key}"), &[], b"x").unwrap();
+        assert_eq!(response.status, 401, "{key}");
+        assert!(!response.text().contains(WRITE_KEY));
+    }
+    // Nothing else takes it from there.
+    let delete = server.request("DELETE", &format!("/live/cam?key={WRITE_KEY}"), &[], b"");
+    assert_eq!(delete.status, 401);
+    assert!(server.log().contains("key=…"));
+    assert!(!server.log().contains(WRITE_KEY));
+}
+
+#[test]
+fn offsets_go_on_when_a_stream_begins_again_and_after_a_crash() {
+    let (init, parts) = media();
+    let sent: usize = [&init, &parts[0], &parts[1]].iter().map(|part| part.len()).sum();
+    let mut server = Server::builder().start();
+    let publish = |server: &Server, end: bool| {
+        let mut publisher = Chunked::begin(server, "/live/cam");
+        publisher.send(&init);
+        publisher.send(&parts[0]);
+        publisher.send(&parts[1]);
+        await_parts(server, "cam", &[&init, &parts[0], &parts[1]]);
+        if end {
+            assert_eq!(publisher.finish().status, 200);
+            None
+        } else {
+            Some(publisher)
+        }
+    };
+    let total = sent as u64;
+    publish(&server, true);
+    assert_eq!((window(&server, "first_byte"), window(&server, "last_byte")), (0, total - 1));
+    let before = server.get("/live/cam/file").body;
+    let open = publish(&server, false);
+    assert_eq!((window(&server, "first_byte"), window(&server, "last_byte")), (total, 2 * total - 1));
+    server.kill();
+    drop(open);
+    server.restart();
+    publish(&server, true);
+    // A crash costs the rest of the block that was reserved.
+    let first = window(&server, "first_byte");
+    assert_eq!(first, total + (1 << 30));
+    let file = |range: String| Connection::open(server.media).call("GET", "/live/cam/file", &[("Range", &range)], b"");
+    for range in ["bytes=0-99".to_owned(), format!("bytes={}-{}", first - 100, first - 1)] {
+        assert_eq!(file(range).unwrap().status, 416, "the hole");
+    }
+    let response = file(format!("bytes={first}-")).unwrap();
+    assert_eq!((response.status, &response.body), (206, &before));
+    assert_eq!(server.get("/live/cam/file").body, before);
+    assert_eq!(oracle::decode(&server.get("/live/cam/stream?at=-60").body), oracle::decode(&before));
+    // An orderly end costs nothing.
+    let next = window(&server, "last_byte") + 1;
+    assert!(server.terminate().success());
+    server.restart();
+    publish(&server, true);
+    assert_eq!(window(&server, "first_byte"), next);
+}
