@@ -3,6 +3,7 @@
 //! PURE: buffers in, events out.
 
 use crate::media::cadence::Targets;
+use crate::media::index::Track;
 use crate::media::mp4::arrival as mp4;
 use crate::media::mp4::arrival::{ArrivalError, Wrong};
 use crate::media::ts::arrival as ts;
@@ -40,6 +41,14 @@ impl Init {
         match self {
             Self::Mp4(_) => "mp4",
             Self::Ts(_) => "ts",
+        }
+    }
+
+    /// What it says of its tracks.
+    pub fn tracks(&self) -> Vec<Track> {
+        match self {
+            Self::Mp4(init) => init.described(),
+            Self::Ts(init) => init.described(),
         }
     }
 

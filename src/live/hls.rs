@@ -1,12 +1,25 @@
 //! What a stream tells of its segments, their parts and its playlist.
 
+use super::master;
 use super::playlist::Playlist;
 use super::segments::{Progress, Segments};
 use super::stream::{Inner, Stream};
+use crate::media::cadence::Targets;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 
 impl Stream {
+    /// How long its parts and segments are; fixed for its life.
+    pub fn targets(&self) -> Targets {
+        self.config.targets
+    }
+
+    /// The text of the master playlist.
+    pub fn master_playlist(&self) -> String {
+        let init = self.lock().init.clone();
+        self.segments(|segments| master::text(segments, &init.map_or_else(Vec::new, |init| init.tracks())))
+    }
+
     /// Wakes who waits for parts and segments, if there are new ones.
     pub(super) fn tell(&self, segments: &Segments) {
         let now = segments.progress();

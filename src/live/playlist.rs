@@ -3,6 +3,7 @@
 //!
 //! PURE.
 
+use super::resource::Resource;
 use super::segments::{Progress, Segment, Segments};
 use crate::media::cadence::Targets;
 use crate::media::time::civil;
@@ -100,9 +101,9 @@ impl Playlist {
             if !older_than(segment, target * 3) {
                 write_parts(out, segment)?;
             }
-            let extension = segment.init.segment_extension();
             let duration = seconds(segment.duration_us);
-            writeln!(out, "#EXTINF:{duration},\nsegment-{}.{extension}", segment.number)?;
+            let name = Resource::Segment { segment: segment.number, extension: segment.init.segment_extension() };
+            writeln!(out, "#EXTINF:{duration},\n{name}")?;
         }
         if let Some(open) = &self.open {
             write_head(out, open, &mut map)?;
@@ -113,8 +114,8 @@ impl Playlist {
         }
         let Some(init) = self.open.as_ref().or(self.segments.last().map(|last| &**last)) else { return Ok(()) };
         let (segment, part) = (self.progress.segment, self.progress.parts);
-        let extension = init.init.segment_extension();
-        writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-{segment}.{part}.{extension}\"")
+        let name = Resource::Part { segment, part, extension: init.init.segment_extension() };
+        writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{name}\"")
     }
 }
 
@@ -124,7 +125,7 @@ fn write_head(out: &mut String, segment: &Segment, map: &mut Option<u64>) -> std
         writeln!(out, "#EXT-X-DISCONTINUITY")?;
     }
     if !segment.init.bytes().is_empty() && map.replace(segment.init_number) != Some(segment.init_number) {
-        writeln!(out, "#EXT-X-MAP:URI=\"init-{}.mp4\"", segment.init_number)?;
+        writeln!(out, "#EXT-X-MAP:URI=\"{}\"", Resource::Init(segment.init_number))?;
     }
     writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", date_time(segment.start))
 }
@@ -132,9 +133,9 @@ fn write_head(out: &mut String, segment: &Segment, map: &mut Option<u64>) -> std
 fn write_parts(out: &mut String, segment: &Segment) -> std::fmt::Result {
     let (number, extension) = (segment.number, segment.init.segment_extension());
     for (n, part) in segment.parts.iter().enumerate() {
-        let duration = seconds(part.duration_us);
-        write!(out, "#EXT-X-PART:DURATION={duration},URI=\"part-{number}.{n}.{extension}\"")?;
-        out.push_str(if part.independent { ",INDEPENDENT=YES\n" } else { "\n" });
+        let name = Resource::Part { segment: number, part: n, extension };
+        let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
+        writeln!(out, "#EXT-X-PART:DURATION={},URI=\"{name}\"{independent}", seconds(part.duration_us))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! where they were cut. Bytes are not kept here: a run of them is read from the window, or back from the recording.
 
 use super::arrival::Init;
+use super::resource::Resource;
 use crate::media::cadence::{Mark, Targets};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -285,24 +286,41 @@ impl Segments {
     }
 
     /// A segment that is whole, on the playlist or just off it.
-    pub fn get(&self, number: u64) -> Option<&Arc<Segment>> {
+    fn get(&self, number: u64) -> Option<&Arc<Segment>> {
         let first = self.whole.front()?.number;
         self.whole.get(usize::try_from(number.checked_sub(first)?).ok()?)
     }
 
-    /// A part that is whole.
-    pub fn part(&self, segment: u64, part: usize) -> Option<&SegmentPart> {
-        match &self.open {
-            Some(open) if open.segment.number == segment => open.segment.parts.get(part),
-            _ => self.get(segment)?.parts.get(part),
-        }
+    /// The same, or the one that is open.
+    fn begun(&self, number: u64) -> Option<&Segment> {
+        let open = self.open.as_ref().map(|open| &open.segment).filter(|open| open.number == number);
+        open.or_else(|| self.get(number).map(|segment| &**segment))
     }
 
-    /// The init segment that is named after a segment.
-    pub fn init(&self, number: u64) -> Option<&Arc<Init>> {
-        let open = self.open.as_ref().map(|open| &open.segment);
-        let mut all = self.whole.iter().map(|segment| &**segment).chain(open);
-        all.find(|segment| segment.init_number == number).map(|segment| &segment.init)
+    /// How something that playlists name is coded; `None` when there is no such thing.
+    pub fn init_of(&self, resource: &Resource) -> Option<&Arc<Init>> {
+        let (segment, extension) = match *resource {
+            Resource::Init(number) => {
+                let open = self.open.as_ref().map(|open| &open.segment);
+                let mut all = self.whole.iter().map(|segment| &**segment).chain(open);
+                let named = all.find(|segment| segment.init_number == number);
+                return named.map(|segment| &segment.init).filter(|init| !init.bytes().is_empty());
+            }
+            Resource::Segment { segment, extension } | Resource::Part { segment, extension, .. } => {
+                (segment, extension)
+            }
+        };
+        let init = &self.begun(segment)?.init;
+        (init.segment_extension() == extension).then_some(init)
+    }
+
+    /// Where a segment or a part that is whole lies in the stream.
+    pub fn range_of(&self, resource: &Resource) -> Option<Range<u64>> {
+        match *resource {
+            Resource::Init(_) => None,
+            Resource::Segment { segment, .. } => Some(self.get(segment)?.range.clone()),
+            Resource::Part { segment, part, .. } => Some(self.begun(segment)?.parts.get(part)?.range.clone()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! All streams by name. A stream appears when somebody publishes it, and goes some time after it has ended.
 
 use super::numbers::Keeper;
+use super::resource::Resource;
 use super::stream::{Publication, PublishError, Stream};
 use super::window::Bounds;
 use crate::media::cadence::Targets;
@@ -20,7 +21,11 @@ const NAME_BYTES_MAX: usize = 128;
 pub fn is_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-    first && name.len() <= NAME_BYTES_MAX && name.bytes().all(legal) && !RESERVED.contains(&name)
+    first
+        && name.len() <= NAME_BYTES_MAX
+        && name.bytes().all(legal)
+        && !RESERVED.contains(&name)
+        && Resource::parse(name).is_none()
 }
 
 /// How streams behave; all of it is configuration.

@@ -5,10 +5,12 @@
 //! Source: ISO/IEC 14496-12 §8.8 (movie fragments), §8.16.2 (`styp`).
 
 use super::boxes::{Broken, be32, be64, children, find, kind_at, printable};
+use super::describe;
 use super::fragments::FragmentTrack;
 use super::moov::{self, Movie};
 use super::split::{self, Head, Planned};
 use crate::media::cadence::{Cadence, Mark, Targets};
+use crate::media::index::Track;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -157,6 +159,11 @@ impl Init {
     pub(crate) fn for_tests() -> Arc<Self> {
         let movie = Movie { timescale: std::num::NonZeroU32::MIN, traks: Vec::new(), extends: true };
         Arc::new(Self { bytes: Bytes::from_static(b"init"), moov: Vec::new(), movie })
+    }
+
+    /// What it says of its tracks; nothing is known of their samples.
+    pub fn described(&self) -> Vec<Track> {
+        self.movie.traks.iter().map(|trak| describe::track(&self.moov, trak)).collect()
     }
 
     /// `track_ID` of a track by its position.

@@ -9,7 +9,9 @@ use super::packet::{PACKET, SYNC, sync_run};
 use super::picture::Format;
 use super::psi::Program;
 use super::rope::Rope;
+use super::scan;
 use crate::media::cadence::{Mark, Targets};
+use crate::media::index::{Track, TrackKind};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
@@ -40,6 +42,17 @@ impl Init {
     pub fn same_coding(&self, other: &Self) -> bool {
         let streams = |init: &Self| -> Vec<_> { init.program.streams.iter().map(|s| (s.pid, s.coding)).collect() };
         self.parameters == other.parameters && streams(self) == streams(other)
+    }
+
+    /// What the tables and the first video's parameters say of the streams.
+    pub fn described(&self) -> Vec<Track> {
+        let mut tracks: Vec<Track> = self.program.streams.iter().map(scan::track).collect();
+        if let (Some(video), Some(format)) = (tracks.iter_mut().find(|t| t.kind == TrackKind::Video), &self.format) {
+            video.codec.clone_from(&format.codec);
+            (video.width, video.height) = (Some(format.width), Some(format.height));
+            video.frame_rate = format.rate;
+        }
+        tracks
     }
 
     /// PIDs whose time and counters begin anew when a publisher does.
