@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use tokio::sync::watch;
@@ -153,7 +153,7 @@ fn parse(text: &str) -> Option<BTreeMap<String, Numbers>> {
     lines.map(line).collect()
 }
 
-fn damaged(path: &PathBuf) -> io::Error {
+fn damaged(path: &Path) -> io::Error {
     let path = path.display();
     io::Error::new(
         io::ErrorKind::InvalidData,

@@ -21,7 +21,10 @@ fn window(server: &Server, key: &str) -> u64 {
 
 fn await_parts(server: &Server, name: &str, sent: &[&[u8]]) {
     let bytes: usize = sent.iter().map(|part| part.len()).sum();
-    eventually("what was sent", || state(server, name)["received_bytes"].as_u64() >= Some(bytes as u64));
+    eventually("what was sent", || {
+        let state = state(server, name);
+        state["state"] == "live" && state["received_bytes"].as_u64() >= Some(bytes as u64)
+    });
 }
 
 #[test]
