@@ -16,6 +16,7 @@ pub(crate) mod fragments;
 pub(crate) mod frames;
 pub(crate) mod moov;
 pub(crate) mod order;
+pub(crate) mod sample;
 pub(crate) mod seek;
 mod split;
 pub(crate) mod tables;
@@ -26,8 +27,9 @@ pub mod whole;
 pub(crate) mod write;
 
 pub use fmp4::Chunk;
+pub use sample::Sample;
 pub use tracks::{MediaTrack, Tracks};
-pub use view::{Sample, SampleCursor};
+pub use view::SampleCursor;
 
 use boxes::Broken;
 use derived::{Section, Sections};
