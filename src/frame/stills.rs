@@ -104,7 +104,7 @@ impl Stills {
         drop(flights);
         let stills = Arc::clone(self);
         self.pool.spawn(move || {
-            let landing = Landing { stills, key, done };
+            let mut landing = Landing { stills, key, done: Some(done) };
             let outcome = super::decode::guarded(make);
             landing.land(outcome.map(Bytes::from).map_err(Arc::new));
         });
@@ -125,22 +125,26 @@ impl Stills {
 struct Landing {
     stills: Arc<Stills>,
     key: Arc<str>,
-    done: watch::Sender<Option<Outcome>>,
+    /// Taken when the flight has ended.
+    done: Option<watch::Sender<Option<Outcome>>>,
 }
 
 impl Landing {
-    fn land(&self, outcome: Outcome) {
+    /// Keeps the outcome, ends the flight, then tells it: whoever asks again finds no flight that is over.
+    fn land(&mut self, outcome: Outcome) {
+        let Some(done) = self.done.take() else { return };
         self.stills.made.fetch_add(1, Relaxed);
         if let Ok(bytes) = &outcome {
             self.stills.cache.insert(Arc::clone(&self.key), bytes.clone());
         }
-        self.done.send_replace(Some(outcome));
+        self.stills.flights().remove(&self.key);
+        done.send_replace(Some(outcome));
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.stills.flights().remove(&self.key);
+        self.land(Err(Arc::new(FrameError::Panicked)));
     }
 }
 

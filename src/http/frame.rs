@@ -90,7 +90,8 @@ pub fn options(query: &Query<'_>) -> Result<Options, QueryError> {
 pub fn adjust(query: &Query<'_>) -> Result<Option<Adjust>, QueryError> {
     let brightness = query.decimal_in("brightness", -1.0..=1.0)?;
     let contrast = query.decimal_in("contrast", -1.0..=1.0)?;
-    let value = |value: Option<f64>| value.unwrap_or(0.0) as f32;
+    // Adding 0 makes -0 and 0 one value.
+    let value = |value: Option<f64>| value.unwrap_or(0.0) as f32 + 0.0;
     let asked = brightness.is_some() || contrast.is_some();
     Ok(asked.then(|| Adjust { brightness: value(brightness), contrast: value(contrast) }))
 }

@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod fmp4;
 pub mod form;
 pub mod frame;
+pub mod hls;
 pub mod id;
 pub mod images;
 pub mod live;
@@ -75,6 +76,9 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::LiveBody if read => live::stream(&call),
         Route::LiveFile if read => live_file::file(&call),
         Route::LiveFrame if read => Box::pin(live_frame::frame(&call)).await,
+        Route::LivePlaylist if read => hls::playlist(&call).await,
+        Route::LiveMaster if read => hls::master(&call).await,
+        Route::LiveMedia if read => hls::media(&call).await,
         Route::LiveStream => other_method(&method, PUBLISH),
         Route::Video => other_method(&method, READ_WRITE),
         // `OPTIONS *` asks what the server as a whole can do (RFC 9110 §9.3.7).

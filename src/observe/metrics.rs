@@ -2,6 +2,7 @@
 //!
 //! Labels come from fixed tables (route, status), never from a request, so memory is bounded.
 
+use crate::live::Resource;
 use crate::net::Traffic;
 use crate::profile::{Kind, Site};
 use prometheus_client::collector::Collector;
@@ -33,12 +34,15 @@ pub enum Route {
     LiveBody,
     LiveFile,
     LiveFrame,
+    LivePlaylist,
+    LiveMaster,
+    LiveMedia,
     Script,
     Style,
     Other,
 }
 
-const ROUTES: [(Route, &str); 19] = [
+const ROUTES: [(Route, &str); 22] = [
     (Route::Page, "/"),
     (Route::Videos, "/videos"),
     (Route::Video, "/videos/{id}"),
@@ -55,6 +59,9 @@ const ROUTES: [(Route, &str); 19] = [
     (Route::LiveBody, "/live/{name}/stream"),
     (Route::LiveFile, "/live/{name}/file"),
     (Route::LiveFrame, "/live/{name}/frame.jpg"),
+    (Route::LivePlaylist, "/live/{name}/index.m3u8"),
+    (Route::LiveMaster, "/live/{name}/master.m3u8"),
+    (Route::LiveMedia, "/live/{name}/segment"),
     (Route::Script, "/weir.js"),
     (Route::Style, "/weir.css"),
     (Route::Other, "other"),
@@ -96,6 +103,9 @@ impl Route {
             (Some("live"), Some(_), Some("frame.jpg"), None) => Self::LiveFrame,
             (Some("adjust"), None, ..) => Self::Adjust,
             (Some("enhance"), None, ..) => Self::Enhance,
+            (Some("live"), Some(_), Some("index.m3u8"), None) => Self::LivePlaylist,
+            (Some("live"), Some(_), Some("master.m3u8"), None) => Self::LiveMaster,
+            (Some("live"), Some(_), Some(name), None) if Resource::parse(name).is_some() => Self::LiveMedia,
             (Some("weir.js"), None, ..) => Self::Script,
             (Some("weir.css"), None, ..) => Self::Style,
             (Some("videos"), None, ..) => Self::Videos,
@@ -130,6 +140,8 @@ pub struct Metrics {
     requests: [[AtomicU64; STATUSES.len()]; ROUTES.len()],
     /// Sum of the time from a request's head to the end of its answer, in microseconds.
     request_us: [AtomicU64; ROUTES.len()],
+    /// Texts of HLS playlists that were made; whoever asks while nothing changes shares one.
+    pub playlists_rendered: AtomicU64,
     /// Videos in the library, as of the last look.
     pub videos: AtomicU64,
 }
@@ -141,6 +153,7 @@ impl Metrics {
             started,
             requests: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             request_us: std::array::from_fn(|_| AtomicU64::new(0)),
+            playlists_rendered: AtomicU64::new(0),
             videos: AtomicU64::new(0),
         }
     }
@@ -181,6 +194,7 @@ impl Collector for Exported {
             ("writes", "Write system calls on media connections", &traffic.writes),
             ("connections_accepted", "Connections accepted", &traffic.accepted),
             ("connections_refused", "Connections refused because too many were open", &traffic.refused),
+            ("playlists_rendered", "Texts of HLS playlists made", &metrics.playlists_rendered),
             ("connections_stalled", "Connections dropped because the peer took no byte", &traffic.stalled),
         ];
         for (name, help, value) in counters {
