@@ -3,8 +3,8 @@
 //! Reading order: [`boxes`] (walking), [`moov`] (where the tables are), [`tables`] (lookups in them), [`fragments`]
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
-//! [`fmp4`] (chunks that play on their own, written with [`write`]), [`still`] (one frame for a decoder). For live streams:
-//! [`arrival`], [`split`], [`filling`].
+//! [`fmp4`] (chunks that play on their own, written with [`write`]), [`still`] (one frame for a decoder). For live
+//! streams: [`arrival`], [`split`], [`filling`].
 
 pub mod arrival;
 pub(crate) mod boxes;
