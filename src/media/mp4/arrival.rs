@@ -1,14 +1,19 @@
 //! Fragmented MP4 as it arrives: finds the init segment and the fragments in a run of buffers, without joining them.
 //!
 //! PURE. Buffers in, events out; media bytes stay in the buffers they came in. What is copied: `moov` and `moof` boxes
-//! that straddle two buffers, and a `moof` whose times are shifted.
+//! that straddle two buffers, a `moof` whose times are shifted, and those that [`super::split`] writes.
 //! Source: ISO/IEC 14496-12 §8.8 (movie fragments), §8.16.2 (`styp`).
 
 use super::boxes::{Broken, be32, be64, children, find, kind_at, printable};
-use super::fragments::{self, FragmentTrack, Place};
+use super::describe;
+use super::fragments::FragmentTrack;
 use super::moov::{self, Movie};
+use super::split::{self, Head, Planned};
+use crate::media::cadence::{Cadence, Mark, Targets};
+use crate::media::index::Track;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A `moov` without samples; one with tables for hours stays below this.
@@ -28,14 +33,17 @@ pub struct Init {
     movie: Movie,
 }
 
-/// A fragment: `moof` and `mdat`.
+/// A fragment, or a chunk of one: `moof` and `mdat`.
 pub struct Fragment {
     /// The boxes in order, in as many buffers as they came in.
     pub rope: Vec<Bytes>,
     pub len: u64,
     pub runs: Vec<TrackRun>,
-    /// The first picture is a sync sample (any sample, where there is no picture).
+    /// The first picture is a sync sample (any sample, where the publication has no pictures).
     pub keyframe: bool,
+    /// What begins with it, and what is known to end with it.
+    pub begins: Mark,
+    pub ends: Mark,
 }
 
 /// The samples of one track in a fragment.
@@ -76,7 +84,6 @@ pub enum Wrong {
 }
 
 /// The parser of one publication.
-#[derive(Default)]
 pub struct Arrival {
     queue: VecDeque<Bytes>,
     /// Bytes in `queue`, and before them.
@@ -84,11 +91,53 @@ pub struct Arrival {
     position: u64,
     ftyp: Vec<Bytes>,
     init: Option<Arc<Init>>,
-    moof: Option<Bytes>,
+    /// A `moof` whose `mdat` has not begun, and where it stood.
+    moof: Option<(Bytes, u64)>,
+    /// An `mdat` that is arriving.
+    filling: Option<Filling>,
+    cadence: Cadence,
+    /// Number of the last `moof` that was written here.
+    sequence: u32,
     /// Where each track's last fragment ended, for fragments without `tfdt`.
     ends: Vec<i64>,
     /// Bytes that were copied on the way.
     pub copied_bytes: u64,
+}
+
+/// An `mdat` box that is arriving.
+struct Filling {
+    /// The chunks of it that are still to come.
+    planned: VecDeque<Planned>,
+    /// What arrived, each piece with its place in the box.
+    pieces: Vec<(u64, Bytes)>,
+    got: u64,
+    size: u64,
+}
+
+impl Filling {
+    /// A run of bytes that is there.
+    fn rope(&self, range: &Range<u64>, rope: &mut Vec<Bytes>) {
+        let first = self.pieces.partition_point(|(at, piece)| at + piece.len() as u64 <= range.start);
+        for (at, piece) in self.pieces[first..].iter().take_while(|(at, _)| *at < range.end) {
+            // Both are within the piece.
+            let from = range.start.saturating_sub(*at) as usize;
+            let to = (range.end - at).min(piece.len() as u64) as usize;
+            rope.push(piece.slice(from..to));
+        }
+    }
+
+    /// The next chunk, if its bytes are there.
+    fn next(&mut self) -> Option<(Fragment, u64)> {
+        let got = self.got;
+        let Planned { moof, mdat, ranges, runs, keyframe, begins, ends } =
+            self.planned.pop_front_if(|planned| planned.need() <= got)?;
+        let made = if mdat.is_empty() { 0 } else { (moof.len() + mdat.len()) as u64 };
+        let mut rope = vec![moof];
+        rope.extend(Some(mdat).filter(|mdat| !mdat.is_empty()));
+        ranges.iter().for_each(|range| self.rope(range, &mut rope));
+        let len = rope.iter().map(|piece| piece.len() as u64).sum();
+        Some((Fragment { rope, len, runs, keyframe, begins, ends }, made))
+    }
 }
 
 impl Init {
@@ -112,6 +161,11 @@ impl Init {
         Arc::new(Self { bytes: Bytes::from_static(b"init"), moov: Vec::new(), movie })
     }
 
+    /// What it says of its tracks; nothing is known of their samples.
+    pub fn described(&self) -> Vec<Track> {
+        self.movie.traks.iter().map(|trak| describe::track(&self.moov, trak)).collect()
+    }
+
     /// `track_ID` of a track by its position.
     pub fn track_id(&self, track: usize) -> u32 {
         self.movie.traks.get(track).map_or(0, |trak| trak.id)
@@ -122,7 +176,25 @@ impl Init {
         self.movie.traks.iter().map(|trak| (trak.id, trak.timescale.get()))
     }
 
-    fn tracks(&self) -> Vec<FragmentTrack> {
+    pub(super) fn track_count(&self) -> usize {
+        self.movie.traks.len()
+    }
+
+    /// Ticks per second of a track by its position.
+    pub(super) fn timescale(&self, track: usize) -> u32 {
+        self.movie.traks.get(track).map_or(1, |trak| trak.timescale.get())
+    }
+
+    pub(super) fn is_video(&self, track: usize) -> bool {
+        self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"vide")
+    }
+
+    /// The track that parts and segments are cut by: the first video, else the first of all.
+    pub fn main(&self) -> usize {
+        (0..self.track_count()).find(|track| self.is_video(*track)).unwrap_or(0)
+    }
+
+    pub(super) fn tracks(&self) -> Vec<FragmentTrack> {
         let of =
             |trak: &moov::Trak| FragmentTrack { id: trak.id, defaults: trak.defaults, video: &trak.handler == b"vide" };
         self.movie.traks.iter().map(of).collect()
@@ -139,6 +211,22 @@ impl Init {
 }
 
 impl Arrival {
+    pub fn new(targets: Targets) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            have: 0,
+            position: 0,
+            ftyp: Vec::new(),
+            init: None,
+            moof: None,
+            filling: None,
+            cadence: Cadence::new(targets),
+            sequence: 0,
+            ends: Vec::new(),
+            copied_bytes: 0,
+        }
+    }
+
     /// Takes the next bytes of the publication and reports what became whole.
     pub fn push(&mut self, bytes: Bytes, events: &mut Vec<Event>) -> Result<(), ArrivalError> {
         if bytes.is_empty() {
@@ -146,13 +234,18 @@ impl Arrival {
         }
         self.have += bytes.len() as u64;
         self.queue.push_back(bytes);
-        while let Some((kind, size)) = self.header()? {
+        while self.fill(events) {
+            let Some((kind, size)) = self.header()? else { break };
+            if &kind == b"mdat" && self.moof.is_some() {
+                self.begin_media(size)?;
+                continue;
+            }
             if self.have < size {
                 break;
             }
             let (at, no_init) = (self.position, self.init.is_none() && matches!(&kind, b"moof" | b"mdat"));
             let rope = self.take(size);
-            self.boxed(kind, rope, events).map_err(|broken| {
+            self.boxed(kind, at, rope, events).map_err(|broken| {
                 let what = format!("{} in the {} box", broken.what, printable(kind));
                 let kind = if no_init { Wrong::NoInit } else { Wrong::Broken };
                 ArrivalError { what, position: at + broken.at as u64, kind }
@@ -163,7 +256,43 @@ impl Arrival {
 
     /// Whether the publication may end here: not in the middle of a box.
     pub fn is_between_boxes(&self) -> bool {
-        self.have == 0 && self.moof.is_none()
+        self.have == 0 && self.moof.is_none() && self.filling.is_none()
+    }
+
+    /// The `mdat` of a fragment begins at the front of the queue.
+    fn begin_media(&mut self, size: u64) -> Result<(), ArrivalError> {
+        let (Some((moof, moof_at)), Some(init)) = (self.moof.take(), self.init.clone()) else { return Ok(()) };
+        let mut first = [0; 16];
+        self.peek(&mut first);
+        let mdat_header = if be32(&first, 0) == 1 { 16 } else { 8 };
+        let head = Head { moof: &moof, moof_at, mdat_at: self.position, mdat_size: size, mdat_header };
+        let planned = split::plan(&head, &init, &mut self.ends, &mut self.cadence, &mut self.sequence);
+        let planned = planned.map_err(|broken| ArrivalError {
+            what: format!("{} in the moof box", broken.what),
+            position: moof_at + broken.at as u64,
+            kind: Wrong::Broken,
+        })?;
+        self.filling = Some(Filling { planned, pieces: Vec::new(), got: 0, size });
+        Ok(())
+    }
+
+    /// Moves what arrived into the open `mdat` and reports the chunks that became whole; false while it is open.
+    fn fill(&mut self, events: &mut Vec<Event>) -> bool {
+        let Some(mut filling) = self.filling.take() else { return true };
+        for piece in self.take((filling.size - filling.got).min(self.have)) {
+            let at = filling.got;
+            filling.got += piece.len() as u64;
+            filling.pieces.push((at, piece));
+        }
+        while let Some((fragment, made)) = filling.next() {
+            self.copied_bytes += made;
+            events.push(Event::Fragment(fragment));
+        }
+        let whole = filling.got == filling.size;
+        if !whole {
+            self.filling = Some(filling);
+        }
+        whole
     }
 
     /// Kind and size of the box at the front, once its header is there.
@@ -247,7 +376,7 @@ impl Arrival {
         whole.freeze()
     }
 
-    fn boxed(&mut self, kind: [u8; 4], rope: Vec<Bytes>, events: &mut Vec<Event>) -> Result<(), Broken> {
+    fn boxed(&mut self, kind: [u8; 4], at: u64, rope: Vec<Bytes>, events: &mut Vec<Event>) -> Result<(), Broken> {
         match &kind {
             b"ftyp" => self.ftyp = rope,
             b"moov" => {
@@ -262,47 +391,12 @@ impl Arrival {
                 if self.init.is_none() {
                     return Err(Broken::new("a fragment before any init segment (ftyp and moov)", 0));
                 }
-                self.moof = Some(self.joined(rope));
+                self.moof = Some((self.joined(rope), at));
             }
-            b"mdat" => {
-                let Some(moof) = self.moof.take() else {
-                    return Err(Broken::new("media without a moof before it", 0));
-                };
-                events.push(Event::Fragment(self.fragment(moof, rope)?));
-            }
+            b"mdat" => return Err(Broken::new("media without a moof before it", 0)),
             _ => {}
         }
         Ok(())
-    }
-
-    fn fragment(&mut self, moof: Bytes, mdat: Vec<Bytes>) -> Result<Fragment, Broken> {
-        let Some(init) = self.init.clone() else { return Err(Broken::new("a fragment before any init segment", 0)) };
-        let tracks = init.tracks();
-        let found = fragments::parse(&moof[8..], 0, &tracks)?;
-        let mut runs = Vec::new();
-        let mut keyframe = None;
-        for (n, fragment) in found.iter().enumerate().filter(|(_, fragment)| !fragment.is_empty()) {
-            let cursor = fragment.cursor_at(&moof[8..], Place::start(self.ends[n]), tracks[n].video);
-            let mut run: Option<TrackRun> = None;
-            for sample in cursor {
-                let end = sample.dts.saturating_add(i64::from(sample.duration));
-                let timescale = init.movie.traks[n].timescale.get();
-                let video = tracks[n].video;
-                if run.is_none() && video {
-                    keyframe = Some(sample.sync);
-                }
-                let run = run.get_or_insert(TrackRun { track: n, timescale, start: sample.dts, end, video });
-                run.end = run.end.max(end);
-            }
-            if let Some(run) = run {
-                self.ends[n] = run.end;
-                runs.push(run);
-            }
-        }
-        let mut rope = vec![moof];
-        rope.extend(mdat);
-        let len = rope.iter().map(|piece| piece.len() as u64).sum();
-        Ok(Fragment { rope, len, runs, keyframe: keyframe.unwrap_or(true) })
     }
 }
 
@@ -349,8 +443,11 @@ pub fn shift_times(moof: &Bytes, shifts: &[(u32, i64)]) -> Result<Bytes, Arrival
 mod tests {
     use super::*;
 
+    /// Longer than any fragment here: none is divided.
+    const TARGETS: Targets = Targets { part_us: 3_600_000_000, segment_us: 3_600_000_000 };
+
     /// The demo sample as fragments, made by the chunk writer.
-    fn fragmented() -> Vec<u8> {
+    pub(crate) fn fragmented() -> Vec<u8> {
         use crate::media::index::{Index, Position, Until};
         use crate::media::slices::Piece;
         let file: &[u8] = include_bytes!("../../../assets/demo.mp4");
@@ -375,7 +472,7 @@ mod tests {
     type Seen = (Vec<u8>, Vec<(Vec<u8>, bool, Vec<TrackRun>)>);
 
     fn arrive(buffers: impl Iterator<Item = Bytes>) -> (Seen, u64) {
-        let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+        let (mut arrival, mut events) = (Arrival::new(TARGETS), Vec::new());
         buffers.for_each(|bytes| arrival.push(bytes, &mut events).expect("valid"));
         assert!(arrival.is_between_boxes());
         let (mut init, mut fragments) = (Vec::new(), Vec::new());
@@ -425,7 +522,7 @@ mod tests {
     #[test]
     fn what_is_no_stream_is_refused_with_its_place() {
         let push = |bytes: &[u8]| {
-            let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+            let (mut arrival, mut events) = (Arrival::new(TARGETS), Vec::new());
             arrival.push(Bytes::copy_from_slice(bytes), &mut events).expect_err("refused")
         };
         let error = push(b"\x00\x00\x00\x05ftyp");

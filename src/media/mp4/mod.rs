@@ -3,7 +3,7 @@
 //! Reading order: [`boxes`] (walking), [`moov`] (where the tables are), [`tables`] (lookups in them), [`fragments`]
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
-//! [`fmp4`] (chunks that play on their own, written with [`write`]).
+//! [`fmp4`] (chunks that play on their own, written with [`write`]). For live streams: [`arrival`], [`split`].
 
 pub mod arrival;
 pub(crate) mod boxes;
@@ -17,6 +17,7 @@ pub(crate) mod frames;
 pub(crate) mod moov;
 pub(crate) mod order;
 pub(crate) mod seek;
+mod split;
 pub(crate) mod tables;
 pub(crate) mod timecode;
 pub(crate) mod tracks;

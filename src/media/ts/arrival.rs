@@ -4,11 +4,14 @@
 //! buffers (to be read; they go out as they came), what is searched for lost sync, and program tables.
 //! Source: ISO/IEC 13818-1 §2.4.3.
 
-use super::cutter::{Cut, Cutter};
+use super::cutter::{Cut, Cutter, Ended};
 use super::packet::{PACKET, SYNC, sync_run};
 use super::picture::Format;
 use super::psi::Program;
 use super::rope::Rope;
+use super::scan;
+use crate::media::cadence::{Mark, Targets};
+use crate::media::index::{Track, TrackKind};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
@@ -41,6 +44,17 @@ impl Init {
         self.parameters == other.parameters && streams(self) == streams(other)
     }
 
+    /// What the tables and the first video's parameters say of the streams.
+    pub fn described(&self) -> Vec<Track> {
+        let mut tracks: Vec<Track> = self.program.streams.iter().map(scan::track).collect();
+        if let (Some(video), Some(format)) = (tracks.iter_mut().find(|t| t.kind == TrackKind::Video), &self.format) {
+            video.codec.clone_from(&format.codec);
+            (video.width, video.height) = (Some(format.width), Some(format.height));
+            video.frame_rate = format.rate;
+        }
+        tracks
+    }
+
     /// PIDs whose time and counters begin anew when a publisher does.
     pub fn pids(&self) -> Vec<u16> {
         let mut pids: Vec<u16> = self.program.streams.iter().map(|stream| stream.pid).collect();
@@ -56,6 +70,9 @@ pub struct Part {
     pub rope: Rope,
     /// Program tables and a keyframe stand in front.
     pub keyframe: bool,
+    /// What begins with it; program tables stand in front of that. And what ends with it.
+    pub begins: Mark,
+    pub ends: Mark,
     /// Decode times in microseconds: of the first picture, and of the first one behind.
     pub start_us: i64,
     pub end_us: i64,
@@ -98,10 +115,10 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Parts last at most `part_target_us` where pictures are shorter than that.
-    pub fn new(part_target_us: i64) -> Self {
+    /// Parts keep to the targets where pictures are shorter than these.
+    pub fn new(targets: Targets) -> Self {
         Self {
-            cutter: Cutter::new(part_target_us),
+            cutter: Cutter::new(targets),
             position: 0,
             kept: 0,
             rope: Rope::default(),
@@ -196,14 +213,14 @@ impl Arrival {
         let mut rope = std::mem::replace(&mut self.rope, tail);
         self.part_at = cut.at;
         if let Some(ended) = cut.ended.filter(|_| !rope.is_empty()) {
-            if let Some(tables) = ended.tables {
+            if let Some(tables) = &ended.tables {
                 self.copied_bytes += tables.len() as u64;
                 let media = std::mem::take(&mut rope);
-                rope.push(tables);
+                rope.push(tables.clone());
                 rope.append(media);
             }
-            let (keyframe, start_us, jump) = (ended.keyframe, ended.start_us, ended.jump);
-            events.push(Event::Part(Part { rope, keyframe, start_us, end_us: ended.end_us, jump }));
+            let Ended { keyframe, begins, ends, start_us, end_us, jump, .. } = ended;
+            events.push(Event::Part(Part { rope, keyframe, begins, ends, start_us, end_us, jump }));
         }
         events.extend(cut.init.map(Event::Init));
         let wrong = |what| Err(Broken { what, position: self.position });
@@ -257,6 +274,7 @@ impl Arrival {
 mod tests {
     use super::*;
 
+    const TARGETS: Targets = Targets { part_us: 500_000, segment_us: 4_000_000 };
     const VIDEO: u16 = 0x100;
     const AUDIO: u16 = 0x101;
     const PMT: u16 = 0x1000;
@@ -344,7 +362,7 @@ mod tests {
     type Seen = Vec<Option<(Vec<u8>, bool, i64, i64, bool)>>;
 
     fn run(data: &[u8], step: usize) -> (Seen, Arrival) {
-        let mut arrival = Arrival::new(500_000);
+        let mut arrival = Arrival::new(TARGETS);
         let mut events = Vec::new();
         for piece in data.chunks(step) {
             arrival.push(Bytes::copy_from_slice(piece), &mut events).expect("a stream");
@@ -454,7 +472,7 @@ mod tests {
     fn a_publication_that_breaks_off_loses_the_picture_that_is_not_whole() {
         let mut muxer = Muxer::default();
         muxer.group(0, 5);
-        let mut arrival = Arrival::new(500_000);
+        let mut arrival = Arrival::new(TARGETS);
         let mut events = Vec::new();
         let cut = muxer.out.len() - 100;
         arrival.push(Bytes::copy_from_slice(&muxer.out[..cut]), &mut events).expect("a stream");
@@ -466,7 +484,7 @@ mod tests {
     #[test]
     fn what_is_no_stream_is_refused() {
         let push = |data: &[u8]| {
-            let mut arrival = Arrival::new(500_000);
+            let mut arrival = Arrival::new(TARGETS);
             let mut events = Vec::new();
             let mut pieces = data.chunks(10_000).map(|piece| arrival.push(Bytes::copy_from_slice(piece), &mut events));
             pieces.find_map(Result::err).map(|broken| broken.position)

@@ -11,6 +11,7 @@ mod plan;
 
 pub use chunk::Chunk;
 pub(crate) use chunk::ChunkStart;
+pub(crate) use moof::traf;
 
 use crate::media::index::SeekError;
 use crate::media::slices::Piece;
@@ -84,6 +85,13 @@ pub(crate) struct TrackKindOut {
     pub(crate) video: bool,
     /// Composition time that is presented at time 0.
     pub(crate) media_time: i64,
+}
+
+impl TrackKindOut {
+    /// For a `moof` whose `moov` is somebody else's.
+    pub(crate) fn new(id: u32, video: bool) -> Self {
+        Self { id, timescale: 0, video, media_time: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
