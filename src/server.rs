@@ -9,6 +9,7 @@ use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
 use crate::ingest::tcp;
+use crate::ingest::tracks::Tracks;
 use crate::library::{KeyError, Library, LibraryConfig, WriteKey};
 use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Streams};
@@ -75,10 +76,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (write_key, generated_key) = write_key(&config)?;
     let numbers = Arc::new(NumberFile::open(&config.state_dir).map_err(StartError::Numbers)?);
     let traffic = Arc::new(Traffic::default());
+    let streams = Arc::new(Streams::new(live_config(&config), Arc::clone(&numbers) as _));
     let edge = Arc::new(Edge {
         library,
         recorder: Arc::clone(&recorder),
-        streams: Arc::new(Streams::new(live_config(&config), Arc::clone(&numbers) as _)),
+        tracks: Tracks::new(Arc::clone(&streams), Arc::clone(&traffic), config.track_wait.0),
+        streams,
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
         read_pool: Pool::new("read", config.read_threads),
@@ -220,8 +223,10 @@ fn start_recorder(edge: &Arc<Edge>, jobs: Option<UnboundedReceiver<Job>>) -> io:
 async fn tidy_streams(edge: Arc<Edge>) {
     const EVERY: Duration = Duration::from_millis(250);
     while tokio::time::timeout(EVERY, edge.drain.cancelled()).await.is_err() {
+        edge.tracks.tidy();
         edge.streams.tidy();
     }
+    edge.streams.list().iter().for_each(|stream| edge.tracks.flush(stream.name()));
     edge.streams.end_all();
 }
 

@@ -108,6 +108,9 @@ pub struct Settings {
     /// A second publisher takes a stream over instead of being answered 409 [default: false]
     #[arg(long, env = "WEIR_TAKEOVER", value_name = "BOOL")]
     pub takeover: Option<bool>,
+    /// How long the first track of a stream waits for others that come on requests of their own [default: 2 s]
+    #[arg(long, env = "WEIR_TRACK_WAIT", value_name = "TIME")]
+    pub track_wait: Option<Span>,
     /// Parts of a live stream are collected this long and sent together; 0 sends each at once [default: 0]
     #[arg(long, env = "WEIR_MERGE_WRITE", value_name = "TIME")]
     pub merge_write: Option<Span>,

@@ -9,6 +9,8 @@ use super::state::Edge;
 use crate::ingest::Intake;
 use crate::live::{Init, PublishError, State, Stream, streams};
 use crate::media::mp4::arrival::Wrong;
+use crate::net::Conn;
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -51,10 +53,14 @@ pub fn stream(call: &Call) -> Answer {
 /// `PUT, POST /live/{name}`
 pub async fn publish(call: Call) -> Answer {
     let conn = Arc::clone(&call.conn);
-    // A task of its own: a publisher that closes right behind its last byte cancels the request, and what it sent in
-    // time must still be read.
-    let receiving = tokio::spawn(receive(call)).await;
-    let answer = receiving.unwrap_or_else(|_| Err(Problem::unavailable("the publication was given up", 1)));
+    undisturbed(conn, receive(call)).await
+}
+
+/// Receives in a task of its own: a publisher that closes right behind its last byte cancels the request, and what it
+/// sent in time must still be read.
+pub(super) async fn undisturbed(conn: Arc<Conn>, receiving: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    let received = tokio::spawn(receiving).await;
+    let answer = received.unwrap_or_else(|_| Err(Problem::unavailable("the publication was given up", 1)));
     if answer.is_err() {
         conn.linger();
     }
@@ -66,17 +72,7 @@ async fn receive(mut call: Call) -> Answer {
     let name = name(&call)?.to_owned();
     let edge = Arc::clone(&call.edge);
     let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name.clone(), call.conn.peer);
-    let stall = edge.config.stall_limit.0;
-    loop {
-        let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).await else {
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
-        };
-        let bytes = match frame {
-            // The final chunk: the publisher is done. A probe without a byte publishes nothing.
-            None => break,
-            Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-        };
+    while let Some(bytes) = next(&mut call).await? {
         intake.push(bytes).await.map_err(publish_problem)?;
     }
     intake.end().await.map_err(publish_problem)?;
@@ -84,8 +80,21 @@ async fn receive(mut call: Call) -> Answer {
     Ok(empty(StatusCode::OK))
 }
 
+/// The next bytes of a publisher's body, as they came. `None`: the publisher is done.
+pub(super) async fn next(call: &mut Call) -> Result<Option<Bytes>, Problem> {
+    let stall = call.edge.config.stall_limit.0;
+    let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).await else {
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
+    };
+    match frame {
+        None => Ok(None),
+        Some(Err(error)) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+    }
+}
+
 /// Who ended a stream is answered when its recording is a video, if that does not take long.
-async fn stored(call: &Call, name: &str) {
+pub(super) async fn stored(call: &Call, name: &str) {
     const PATIENCE: Duration = Duration::from_secs(10);
     if call.edge.streams.get(name).is_none_or(|stream| stream.extent().1) {
         // A probe, while another publishes.
@@ -98,6 +107,7 @@ async fn stored(call: &Call, name: &str) {
 pub async fn end(call: &Call) -> Answer {
     call.authorize()?;
     let name = name(call)?;
+    call.edge.tracks.flush(name);
     if call.edge.streams.end(name) {
         stored(call, name).await;
         Ok(empty(StatusCode::NO_CONTENT))
@@ -106,7 +116,7 @@ pub async fn end(call: &Call) -> Answer {
     }
 }
 
-fn publish_problem(error: PublishError) -> Problem {
+pub(super) fn publish_problem(error: PublishError) -> Problem {
     let text = error.to_string();
     match error {
         PublishError::Busy | PublishError::TakenOver | PublishError::Ended => Problem::conflict(text),
@@ -119,7 +129,7 @@ fn publish_problem(error: PublishError) -> Problem {
     }
 }
 
-fn name(call: &Call) -> Result<&str, Problem> {
+pub(super) fn name(call: &Call) -> Result<&str, Problem> {
     let name = call.uri.path().split('/').nth(2).unwrap_or_default();
     if !streams::is_name(name) {
         return Err(Problem::bad_request(streams::NAME_RULE));

@@ -166,10 +166,11 @@ impl Stream {
         inner.epoch += 1;
         inner.left = None;
         inner.last_byte = Instant::now();
-        inner.publisher = Some(Publisher { address, since: SystemTime::now() });
+        let publisher = Publisher { address, since: SystemTime::now() };
+        inner.publisher = Some(publisher.clone());
         let epoch = inner.epoch;
         drop(inner);
-        Ok(Publication { stream: Arc::clone(self), epoch, init: None, joined: None, finished: false })
+        Ok(Publication { stream: Arc::clone(self), epoch, publisher, init: None, joined: None, finished: false })
     }
 
     /// Ends the stream for every viewer.
@@ -202,8 +203,16 @@ impl Stream {
 
     /// Ends the stream if its publisher has been gone for `window`; whether it has ended.
     pub fn end_if_left(&self, window: Duration) -> bool {
-        let inner = self.lock();
-        let gone = inner.state == State::Waiting && inner.left.is_none_or(|left| left.elapsed() >= window);
+        let mut inner = self.lock();
+        let gone = match inner.state {
+            State::Waiting => inner.left.is_none_or(|left| left.elapsed() >= window),
+            // Between two requests.
+            State::Live => inner.left.is_some_and(|left| left.elapsed() >= window),
+            State::Ended => false,
+        };
+        if inner.state == State::Live && inner.left.is_some_and(|left| left.elapsed() >= SILENT) {
+            (inner.state, inner.publisher) = (State::Waiting, None);
+        }
         let ended = inner.state == State::Ended;
         drop(inner);
         if gone {
@@ -312,6 +321,7 @@ impl Inner {
 pub struct Publication {
     stream: Arc<Stream>,
     epoch: u64,
+    publisher: Publisher,
     init: Option<Arc<Init>>,
     joined: Option<Joined>,
     finished: bool,
@@ -371,6 +381,24 @@ impl Publication {
         let mut inner = self.stream.lock();
         inner.last_byte = Instant::now();
         inner.received_bytes += bytes;
+        if inner.epoch == self.epoch && inner.state != State::Ended {
+            inner.left = None;
+            inner.state = State::Live;
+            inner.publisher.get_or_insert_with(|| self.publisher.clone());
+        }
+    }
+
+    /// Notes that no request is open; the publisher is back with its next byte.
+    pub fn rest(&self) {
+        let mut inner = self.stream.lock();
+        if inner.epoch == self.epoch && inner.state == State::Live {
+            inner.left = Some(Instant::now());
+        }
+    }
+
+    /// Whether this publication may still append.
+    pub fn is_current(&self) -> bool {
+        self.inner().is_ok()
     }
 
     /// The stream, if this publication may append to it.
@@ -480,8 +508,7 @@ impl Drop for Publication {
     fn drop(&mut self) {
         let mut inner = self.stream.lock();
         if !self.finished && inner.epoch == self.epoch && inner.state == State::Live {
-            inner.state = State::Waiting;
-            inner.publisher = None;
+            (inner.state, inner.publisher) = (State::Waiting, None);
             inner.left = Some(Instant::now());
             inner.segments.close_part();
             self.stream.tell(&inner.segments);

@@ -74,6 +74,11 @@ impl Streams {
         self.config.targets
     }
 
+    /// Whether a publisher may take a stream from another one.
+    pub fn allows_takeover(&self) -> bool {
+        self.config.takeover
+    }
+
     /// All streams, sorted by name.
     pub fn list(&self) -> Vec<Arc<Stream>> {
         self.lock().values().cloned().collect()

@@ -19,6 +19,7 @@ mod library_changes;
 mod live;
 mod live_publish;
 mod live_record;
+mod live_tracks;
 mod live_ts;
 mod ranges;
 mod seek;

@@ -4,7 +4,7 @@
 //! argument. A source is what one encoder sends under one name: a track as a rule, or several that are muxed. Media
 //! that a source sent before is left out; a source whose time begins anew goes on where the others stand.
 
-use super::arrival::{Fragment, Init};
+use super::arrival::{ArrivalError, Fragment, Init, Wrong};
 use super::boxes::Broken;
 use super::merge::{self, Member};
 use crate::media::time::ticks_to_us;
@@ -55,6 +55,8 @@ pub struct Aligner {
     waiting_bytes: u64,
     /// Fragments that were there already.
     pub again: u64,
+    /// Bytes of boxes that were written anew.
+    pub copied_bytes: u64,
 }
 
 struct Source {
@@ -99,6 +101,7 @@ impl Aligner {
             sequence: 0,
             waiting_bytes: 0,
             again: 0,
+            copied_bytes: 0,
         }
     }
 
@@ -114,14 +117,15 @@ impl Aligner {
         init: Arc<Init>,
         now: Duration,
         out: &mut Vec<Bytes>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), ArrivalError> {
         self.began.get_or_insert(now);
         let known = self.sources.iter().position(|source| source.name == name);
         if let Some(known) = known
             && self.sources[known].init.same_coding(&init)
         {
+            // Its ids are told from those of others anyway.
             let source = &mut self.sources[known];
-            (source.renewed, source.open) = (true, true);
+            (source.init, source.renewed, source.open) = (init, true, true);
             return Ok(());
         }
         if self.fixed {
@@ -129,7 +133,7 @@ impl Aligner {
         }
         self.fixed = false;
         let ids: Vec<u32> = (self.next_id..).take(init.track_count()).collect();
-        self.next_id += init.track_count() as u32;
+        self.next_id = ids.last().map_or(self.next_id, |last| last.saturating_add(1));
         match known {
             Some(known) => {
                 let source = &mut self.sources[known];
@@ -162,6 +166,7 @@ impl Aligner {
         let run = fragment.runs.iter().find(|run| run.track == main).or(fragment.runs.first());
         let Some(run) = run.copied() else { return Taken::Again };
         let renewed = std::mem::take(&mut source.renewed);
+        source.open = true;
         let mut anew = false;
         match source.judge(run.start, run.timescale, request, renewed) {
             Judged::Again => {
@@ -205,7 +210,7 @@ impl Aligner {
     }
 
     /// Gives what is due: fragments that every source has come past, or that have waited for long.
-    pub fn poll(&mut self, now: Duration, out: &mut Vec<Bytes>) -> Result<(), Broken> {
+    pub fn poll(&mut self, now: Duration, out: &mut Vec<Bytes>) -> Result<(), ArrivalError> {
         if !self.is_complete(now) {
             return Ok(());
         }
@@ -216,7 +221,7 @@ impl Aligner {
     }
 
     /// Gives all that waits.
-    pub fn flush(&mut self, out: &mut Vec<Bytes>) -> Result<(), Broken> {
+    pub fn flush(&mut self, out: &mut Vec<Bytes>) -> Result<(), ArrivalError> {
         while let Some(leading) = self.next() {
             self.put(leading, out)?;
         }
@@ -229,16 +234,17 @@ impl Aligner {
         let video = self.sources.iter().any(|source| source.init.videos() > 0);
         let sound = self.sources.iter().any(|source| source.init.track_count() > source.init.videos());
         let all_sent = self.sources.iter().all(|source| !source.queue.is_empty());
-        self.began.is_some() && (waited || self.waiting_bytes > WAITING_MAX || (video && sound && all_sent) || self.fixed)
+        self.began.is_some()
+            && (waited || self.waiting_bytes > WAITING_MAX || (video && sound && all_sent) || self.fixed)
     }
 
     /// The source whose fragment comes next: the pictures' one sets the pace.
     fn next(&self) -> Option<usize> {
         let waits = |n: &usize| !self.sources[*n].queue.is_empty();
         let all = || (0..self.sources.len()).filter(waits);
-        all().find(|n| self.sources[*n].init.videos() > 0).or_else(|| {
-            all().min_by_key(|n| self.sources[*n].queue.front().map(|waiting| waiting.start_us))
-        })
+        all()
+            .find(|n| self.sources[*n].init.videos() > 0)
+            .or_else(|| all().min_by_key(|n| self.sources[*n].queue.front().map(|waiting| waiting.start_us)))
     }
 
     /// The same, if it is due.
@@ -255,7 +261,7 @@ impl Aligner {
     }
 
     /// Writes the leading source's next fragment and what others have until its end.
-    fn put(&mut self, leading: usize, out: &mut Vec<Bytes>) -> Result<(), Broken> {
+    fn put(&mut self, leading: usize, out: &mut Vec<Bytes>) -> Result<(), ArrivalError> {
         let Some(end_us) = self.sources[leading].queue.front().map(|front| front.end_us) else { return Ok(()) };
         let mut group: Vec<(usize, Waiting)> = Vec::new();
         let order = std::iter::once(leading).chain((0..self.sources.len()).filter(|n| *n != leading));
@@ -272,10 +278,11 @@ impl Aligner {
         self.waiting_bytes -= group.iter().map(|(_, waiting)| waiting.fragment.len).sum::<u64>();
         if !self.fixed || group.iter().any(|(_, waiting)| waiting.anew) {
             let inits = self.sources.iter().map(|source| (&*source.init, &source.ids[..]));
-            out.push(merge::init(inits)?);
+            out.push(merge::init(inits).map_err(broken)?);
             self.fixed = true;
         }
-        let tracks: Vec<Vec<(u32, u32, i64)>> = group.iter().map(|(n, w)| self.sources[*n].tracks(w.shift_us)).collect();
+        let tracks: Vec<Vec<(u32, u32, i64)>> =
+            group.iter().map(|(n, w)| self.sources[*n].tracks(w.shift_us)).collect();
         let members: Vec<Member<'_>> = group
             .iter()
             .zip(&tracks)
@@ -284,10 +291,16 @@ impl Aligner {
         // One `traf` for each track in a `moof`: what has several goes out as several.
         for members in rounds(&group, members) {
             self.sequence = self.sequence.wrapping_add(1);
-            out.extend(merge::fragment(&members, self.sequence)?);
+            let fragment = merge::fragment(&members, self.sequence).map_err(broken)?;
+            self.copied_bytes += fragment.first().map_or(0, |head| head.len() as u64);
+            out.extend(fragment);
         }
         Ok(())
     }
+}
+
+fn broken(broken: Broken) -> ArrivalError {
+    ArrivalError { what: broken.what, position: broken.at as u64, kind: Wrong::Broken }
 }
 
 /// Members of a group so that no source occurs twice in a round, in order.

@@ -29,8 +29,8 @@ const OTHER_MAX: u64 = 4 << 20;
 pub struct Init {
     /// Both boxes as they came, in one buffer.
     pub bytes: Bytes,
-    moov: Vec<u8>,
-    movie: Movie,
+    pub(super) moov: Vec<u8>,
+    pub(super) movie: Movie,
 }
 
 /// A fragment, or a chunk of one: `moof` and `mdat`.
@@ -225,6 +225,12 @@ impl Arrival {
             ends: Vec::new(),
             copied_bytes: 0,
         }
+    }
+
+    /// A parser for what follows an init segment that came before.
+    pub fn after(init: Arc<Init>, targets: Targets) -> Self {
+        let ends = vec![0; init.track_count()];
+        Self { init: Some(init), ends, ..Self::new(targets) }
     }
 
     /// Takes the next bytes of the publication and reports what became whole.

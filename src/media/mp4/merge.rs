@@ -17,6 +17,25 @@ const BASE_DATA_OFFSET: u32 = 1;
 const DATA_OFFSET: u32 = 1;
 const MDAT_HEADER: u64 = 8;
 
+impl Init {
+    /// Tracks with pictures.
+    pub(super) fn videos(&self) -> usize {
+        (0..self.track_count()).filter(|track| self.is_video(*track)).count()
+    }
+
+    /// The boxes of its tracks.
+    fn traks(&self) -> Result<Vec<&[u8]>, Broken> {
+        let mut found = Vec::new();
+        for child in children(&self.moov, 0..self.moov.len()) {
+            let child = child?;
+            if self.movie.traks.iter().any(|trak| child.body.contains(&trak.tkhd.start)) {
+                found.extend(self.moov.get(child.start..child.body.end));
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// A fragment that goes into a merged one.
 pub(super) struct Member<'a> {
     /// `moof`, then the `mdat` in pieces.
@@ -27,12 +46,12 @@ pub(super) struct Member<'a> {
 
 /// `ftyp` and `moov` for the tracks of several init segments; `ids` are the new track ids of each.
 pub(super) fn init<'a>(inits: impl Iterator<Item = (&'a Init, &'a [u32])> + Clone) -> Result<Bytes, Broken> {
-    let scale = inits.clone().next().map_or(1000, |(init, _)| init.movie_timescale());
+    let scale = inits.clone().next().map_or(1000, |(init, _)| init.movie.timescale.get());
     let next_id = inits.clone().flat_map(|(_, ids)| ids).max().map_or(1, |id| id.saturating_add(1));
     let mut traks = Vec::new();
     for (init, ids) in inits.clone() {
-        for (trak, id) in init.trak_boxes()?.zip(ids) {
-            traks.push(renumbered(trak, *id, (init.movie_timescale(), scale))?);
+        for (trak, id) in init.traks()?.into_iter().zip(ids) {
+            traks.push(renumbered(trak, *id, (init.movie.timescale.get(), scale))?);
         }
     }
     let mut out = Boxes::new();
@@ -53,7 +72,7 @@ pub(super) fn init<'a>(inits: impl Iterator<Item = (&'a Init, &'a [u32])> + Clon
         traks.iter().for_each(|trak| b.raw(trak));
         b.boxed(b"mvex", |b| {
             for (init, ids) in inits {
-                for (defaults, id) in init.defaults().zip(ids) {
+                for (defaults, id) in init.movie.traks.iter().map(|trak| trak.defaults).zip(ids) {
                     let words = [*id, defaults.description, defaults.duration, defaults.size, defaults.flags];
                     b.full(b"trex", 0, 0, |b| words.iter().for_each(|word| b.u32(*word)));
                 }
@@ -66,7 +85,8 @@ pub(super) fn init<'a>(inits: impl Iterator<Item = (&'a Init, &'a [u32])> + Clon
 /// A `trak` box with another id; the durations of its edits count in another timescale of the movie.
 fn renumbered(trak: &[u8], id: u32, (from, to): (u32, u32)) -> Result<Vec<u8>, Broken> {
     let mut copy = trak.to_vec();
-    for child in children(trak, 8..trak.len()) {
+    let header = if be32(trak, 0) == 1 { 16 } else { 8 };
+    for child in children(trak, header..trak.len()) {
         let BoxRef { kind, body, .. } = child?;
         match &kind {
             b"tkhd" => {
@@ -127,7 +147,8 @@ pub(super) fn fragment(members: &[Member<'_>], sequence: u32) -> Result<Vec<Byte
         let length: u64 = body.iter().map(|piece| piece.len() as u64).sum();
         let header = mdat.iter().map(|piece| piece.len() as u64).sum::<u64>() - length;
         let source = Source { moof, media_at: moof.len() as u64 + header, length, before };
-        for child in children(moof, 8..moof.len()) {
+        let header = if be32(moof, 0) == 1 { 16 } else { 8 };
+        for child in children(moof, header..moof.len()) {
             let child = child?;
             if &child.kind == b"traf" {
                 source.traf(child.body, member.tracks, (&mut trafs, &mut pending))?;

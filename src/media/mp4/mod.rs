@@ -3,8 +3,10 @@
 //! Reading order: [`boxes`] (walking), [`moov`] (where the tables are), [`tables`] (lookups in them), [`fragments`]
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
-//! [`fmp4`] (chunks that play on their own, written with [`write`]). For live streams: [`arrival`], [`split`].
+//! [`fmp4`] (chunks that play on their own, written with [`write`]). For live streams: [`arrival`], [`split`]; and [`align`] with
+//! [`merge`] where tracks arrive apart.
 
+pub mod align;
 pub mod arrival;
 pub(crate) mod boxes;
 pub(crate) mod build;
@@ -14,6 +16,7 @@ pub(crate) mod describe;
 pub(crate) mod fmp4;
 pub(crate) mod fragments;
 pub(crate) mod frames;
+mod merge;
 pub(crate) mod moov;
 pub(crate) mod order;
 pub(crate) mod seek;
