@@ -16,7 +16,7 @@ use crate::live::{LiveConfig, Streams};
 use crate::media::cadence::Targets;
 use crate::net::{self, Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
-use crate::record::{self, Job, NumberFile, Recorder};
+use crate::record::{self, Job, Keep, Made, NumberFile, Recorder};
 use crate::store::Pool;
 use std::io;
 use std::net::SocketAddr;
@@ -199,14 +199,16 @@ fn live_config(config: &Config) -> LiveConfig {
 
 /// The recorder; off where the library takes no videos. Takes up what a crash interrupted.
 fn recorder(config: &Config, library: &Library) -> (Arc<Recorder>, Option<UnboundedReceiver<Job>>) {
-    if !library.is_writable() {
-        return (Arc::new(Recorder::off(library.clone())), None);
+    let keep = Keep { age: config.record_max_age.0, bytes: config.record_max_bytes.0 };
+    let (made, sync) = (Made::open(&config.state_dir, keep), config.record_sync.0);
+    let writable = library.is_writable();
+    if writable {
+        record::recover::recover(library, &made);
     }
-    record::recover::recover(library);
-    if !config.record {
-        return (Arc::new(Recorder::off(library.clone())), None);
+    if !writable || !config.record {
+        return (Arc::new(Recorder::off(library.clone(), made, sync)), None);
     }
-    let (recorder, jobs) = Recorder::new(library.clone());
+    let (recorder, jobs) = Recorder::new(library.clone(), made, sync);
     (Arc::new(recorder), Some(jobs))
 }
 

@@ -123,6 +123,15 @@ pub struct Settings {
     /// Record live streams into the library [default: true]
     #[arg(long, env = "WEIR_RECORD", value_name = "BOOL")]
     pub record: Option<bool>,
+    /// A recording is synced at the first keyframe after this much media [default: 500 ms]
+    #[arg(long, env = "WEIR_RECORD_SYNC", value_name = "TIME")]
+    pub record_sync: Option<Span>,
+    /// Recordings are deleted when they are this old; 0 keeps them [default: 0]
+    #[arg(long, env = "WEIR_RECORD_MAX_AGE", value_name = "TIME")]
+    pub record_max_age: Option<Span>,
+    /// The oldest recordings are deleted when all of them take more room than this; 0 is no limit [default: 0]
+    #[arg(long, env = "WEIR_RECORD_MAX_BYTES", value_name = "SIZE")]
+    pub record_max_bytes: Option<ByteSize>,
     /// A TCP port that publishes a stream, as cam=127.0.0.1:9000; may be repeated [default: none]
     #[arg(long, env = "WEIR_TCP", value_name = "NAME=ADDR", value_delimiter = ',')]
     pub tcp: Option<Vec<TcpStream>>,
