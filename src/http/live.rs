@@ -7,7 +7,8 @@ use super::problem::Problem;
 use super::query::Query;
 use super::state::Edge;
 use crate::ingest::Intake;
-use crate::live::{Init, PublishError, State, Stream, streams};
+use crate::live::{Init, PublishError, State, Status, Stream, streams};
+use crate::media::index::Track;
 use crate::media::mp4::arrival::Wrong;
 use crate::net::Conn;
 use bytes::Bytes;
@@ -154,11 +155,13 @@ fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
     let first_byte = status.first_byte.map(|first| readable.first().map_or(first, |span| span.range.start));
     let publisher = status
         .publisher
+        .as_ref()
         .map(|publisher| json!({ "address": publisher.address.to_string(), "since": rfc3339(publisher.since) }));
     json!({
         "name": stream.name(),
         "state": state,
         "container": status.init.as_deref().map(Init::container),
+        "tracks": tracks(&status),
         "window": {
             "from": seconds(status.from_us), "to": seconds(status.to_us), "bytes": status.window_bytes,
             "first_byte": first_byte, "last_byte": status.last_byte,
@@ -173,6 +176,22 @@ fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
             "stream": format!("/live/{}/stream", stream.name()), "file": format!("/live/{}/file", stream.name()),
         },
     })
+}
+
+/// What is known and measured of each track.
+fn tracks(status: &Status) -> Value {
+    let of = |mut track: Track| {
+        let rates = status.rates.iter().find(|rates| rates.track == track.id);
+        track.frame_rate = track.frame_rate.or_else(|| rates.and_then(|rates| rates.rate));
+        let mut value = super::videos::describe_track(&track);
+        if let Some(fields) = value.as_object_mut() {
+            // Of a stream that goes on there is no count.
+            ["variable_frame_rate", "frames", "keyframes", "samples"].iter().for_each(|key| drop(fields.remove(*key)));
+        }
+        value["bits_per_second"] = json!(rates.map(|rates| rates.bits_per_second));
+        value
+    };
+    status.init.as_deref().map_or_else(Vec::new, Init::tracks).into_iter().map(of).collect()
 }
 
 /// The newest recording of a stream.

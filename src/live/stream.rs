@@ -5,6 +5,7 @@
 
 use super::arrival::{Arrived, Init};
 use super::cursor::Cursor;
+use super::meter::{Meter, Share};
 use super::numbers::{Keeper, Kept, Numbers};
 use super::playlist::Playlist;
 use super::segments::{Appended, Progress, Segments};
@@ -12,7 +13,8 @@ use super::streams::LiveConfig;
 use super::times::{shift_us, shifts, span_us};
 use super::window::{Bounds, Located, Part, Window};
 use crate::media::cadence::Mark;
-use crate::media::mp4::arrival::{ArrivalError, Fragment, shift_times};
+use crate::media::mp4::arrival::{ArrivalError, Fragment, TrackRun, shift_times};
+use crate::media::time::ticks_to_us;
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::mark_discontinuity;
 use bytes::Bytes;
@@ -64,6 +66,7 @@ pub(super) struct Inner {
     pub(super) state: State,
     pub(super) window: Window,
     pub(super) segments: Segments,
+    pub(super) meter: Meter,
     pub(super) init: Option<Arc<Init>>,
     pub(super) publisher: Option<Publisher>,
     /// Which publication may append; an older one that still runs was taken over.
@@ -107,6 +110,7 @@ impl Stream {
         let inner = Inner {
             state: State::Waiting,
             window: Window::from(start.part),
+            meter: Meter::default(),
             segments,
             init: None,
             publisher: None,
@@ -285,7 +289,7 @@ impl Inner {
                 init
             }
         };
-        let Piece { rope, len, start_us, end_us, keyframe, cut } = piece;
+        let Piece { rope, len, start_us, end_us, keyframe, cut, shares } = piece;
         let (number, offset) = (self.next.part, self.next.offset);
         self.next.part += 1;
         self.next.offset += len;
@@ -300,6 +304,7 @@ impl Inner {
             begins: cut.begins,
             ends: cut.ends,
         };
+        self.meter.push(appended.span_us.0, appended.span_us.1, shares);
         self.segments.append(&appended, SystemTime::now());
         self.window.push(Arc::new(Part { number, offset, len, rope, start_us, end_us, keyframe, init }), bounds);
         self.wake();
@@ -344,6 +349,7 @@ struct Piece {
     end_us: i64,
     keyframe: bool,
     cut: Cut,
+    shares: Vec<Share>,
 }
 
 /// How a part lies among the parts and segments of playlists.
@@ -442,9 +448,19 @@ impl Publication {
         let (start_us, end_us) = span_us(&fragment.runs, init, shifts);
         let leading = fragment.runs.iter().find(|run| run.track == init.main()).map(std::slice::from_ref);
         let leading_us = leading.map(|run| span_us(run, init, shifts));
-        let Fragment { rope, len, keyframe, begins, ends, .. } = fragment;
+        let Fragment { rope, len, runs, keyframe, begins, ends } = fragment;
         let cut = Cut { leading_us, discontinuity, begins, ends };
-        inner.append(Piece { rope, len, start_us, end_us, keyframe, cut }, current.clone(), stream.config.window);
+        let share = |run: &TrackRun| Share {
+            track: init.track_id(run.track),
+            bytes: run.bytes,
+            samples: Some((run.samples, ticks_to_us(run.end.saturating_sub(run.start), run.timescale))),
+        };
+        let shares = runs.iter().map(share).collect();
+        inner.append(
+            Piece { rope, len, start_us, end_us, keyframe, cut, shares },
+            current.clone(),
+            stream.config.window,
+        );
         stream.appended(&mut inner);
         drop(inner);
         if let Some(shifts) = new {
@@ -489,7 +505,9 @@ impl Publication {
         let (len, rope) = (part.rope.len(), part.rope.into_pieces());
         let leading_us = Some((start_us, end_us));
         let cut = Cut { leading_us, discontinuity, begins: part.begins, ends: part.ends };
-        let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe, cut };
+        let share = |(pid, bytes)| Share { track: u32::from(pid), bytes, samples: None };
+        let shares = part.shares.into_iter().map(share).collect();
+        let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe, cut, shares };
         inner.append(piece, current.clone(), stream.config.window);
         stream.appended(&mut inner);
         drop(inner);

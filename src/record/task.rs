@@ -216,7 +216,15 @@ impl Recorder {
         desk.counts.active.fetch_add(1, Relaxed);
         let active = Active(Arc::clone(&desk));
         desk.counts.bytes.fetch_add(init_bytes, Relaxed);
-        self.writing = Some(Writing { file, tape, desk, _active: active, of: Arc::clone(part), synced: 0, synced_us: part.start_us });
+        self.writing = Some(Writing {
+            file,
+            tape,
+            desk,
+            _active: active,
+            of: Arc::clone(part),
+            synced: 0,
+            synced_us: part.start_us,
+        });
     }
 
     /// Says why there is no recording; a failed one before it keeps its place.

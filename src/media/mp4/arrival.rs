@@ -56,6 +56,8 @@ pub struct TrackRun {
     pub start: i64,
     pub end: i64,
     pub video: bool,
+    pub samples: u32,
+    pub bytes: u64,
 }
 
 pub enum Event {
