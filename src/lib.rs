@@ -2,7 +2,8 @@
 //!
 //! Reading order, which is the way of a request: [`media`] (what a video is), [`store`] (its bytes), [`library`]
 //! (which videos there are), [`live`] (streams), [`net`] (connections), [`ingest`] (publishers), [`http`] (the edge),
-//! [`server`] (wiring). ARCHITECTURE.md has the map.
+//! [`server`] (wiring), and
+//! [`profile`] (where its time goes). ARCHITECTURE.md has the map.
 
 pub mod cli;
 pub mod config;

@@ -5,11 +5,11 @@ use super::id;
 use super::problem::Problem;
 use super::query::{Query, QueryError, invalid};
 use super::representation::{Content, Representation};
-use super::timing::Stage;
 use super::videos::{self, seconds};
 use crate::library::Video;
 use crate::media::index::{Position, Seek, SeekError};
 use crate::media::time::{DecimalTime, Label};
+use crate::profile::{SpanExt, Stage, site};
 use crate::store::MappedFile;
 use http::HeaderValue;
 use http::header::{CONTENT_LOCATION, HeaderName};
@@ -47,7 +47,8 @@ pub async fn chunk(call: &Call) -> Answer {
     let (offset, seek) = match &start {
         Start::Offset(offset) => (*offset, None),
         Start::Moment { position, .. } => {
-            let seek = resolve(call, &video, &file, *position).await?;
+            let resolving = resolve(call, &video, &file, *position);
+            let seek = resolving.span(site!(Stage::Resolve.name())).await?;
             (seek.keyframe.offset, Some(seek))
         }
     };
@@ -82,7 +83,7 @@ pub async fn seek(call: &Call) -> Answer {
     let query = Query::parse(call.uri.query())?;
     let position = start(&query, &["timecode", "time", "frame"])?.position()?.1;
     let file = videos::open(call, &video).await?;
-    let seek = resolve(call, &video, &file, position).await?;
+    let seek = resolve(call, &video, &file, position).span(site!(Stage::Resolve.name())).await?;
     json(&seek_json(video.id(), &seek), "no-cache")
 }
 

@@ -7,13 +7,13 @@ use super::media_body::{Next, Pieces};
 use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::representation::{Content, Plan, Representation};
-use super::timing::Stage;
 use super::videos;
 use crate::library::Video;
 use crate::media::index::{Index, Position, SeekError, Until};
 use crate::media::mp4::Chunk;
 use crate::media::slices::Piece;
 use crate::media::time::DecimalTime;
+use crate::profile::{SpanExt, Stage, site};
 use crate::store::{MappedFile, Pool};
 use http::header::CONTENT_LOCATION;
 use std::collections::VecDeque;
@@ -51,16 +51,16 @@ pub async fn chunk(
     let file = videos::open(call, video).await?;
     let index = {
         let _timed = call.timing.stage(Stage::Resolve);
-        videos::index(&call.edge, video).await?
+        videos::index(&call.edge, video).span(site!(Stage::Resolve.name())).await?
     };
     let planning = {
         let (file, index) = (Arc::clone(&file), Arc::clone(&index));
         call.edge.read_pool.run(move || index.fmp4(&*file, &position, until))
     };
-    let timed = call.timing.stage(Stage::Plan);
-    let planned =
-        planning.await.map_err(|_| Problem::unprocessable("the media is damaged: it could not be planned"))?;
+    let timed = call.timing.stage(Stage::Slice);
+    let planned = planning.span(site!(Stage::Slice.name())).await;
     drop(timed);
+    let planned = planned.map_err(|_| Problem::unprocessable("the media is damaged: it could not be planned"))?;
     let (seek, chunk) = planned.map_err(seek_problem)?;
     let (fingerprint, total) = (chunk.fingerprint(), chunk.length());
     let version = videos::version(video);

@@ -7,6 +7,7 @@
 
 use crate::media::slices::Piece;
 use crate::net::Conn;
+use crate::profile::{Profiled, SpanExt, Stage, site, span};
 use crate::store::pool::Running;
 use crate::store::residency::WINDOW_BYTES;
 use crate::store::{MappedFile, Pool};
@@ -52,7 +53,7 @@ pub struct MediaBody {
     current: Range<u64>,
     /// Up to here `current` was found resident.
     resident_to: u64,
-    populate: Option<Running<io::Result<()>>>,
+    populate: Option<Profiled<Running<io::Result<()>>>>,
     locate: Option<Running<io::Result<VecDeque<Piece>>>>,
     /// Bytes that are still promised by Content-Length.
     left: u64,
@@ -99,9 +100,9 @@ impl MediaBody {
         Poll::Ready(Ok(window))
     }
 
-    fn start_populate(&self, window: Range<u64>) -> Running<io::Result<()>> {
+    fn start_populate(&self, window: Range<u64>) -> Profiled<Running<io::Result<()>>> {
         let file = Arc::clone(&self.file);
-        self.pool.run(move || file.populate(&window))
+        self.pool.run(move || file.populate(&window)).span(site!(Stage::Resident.name()))
     }
 
     /// Reads the next window in while this one is sent.
@@ -166,8 +167,10 @@ impl Body for MediaBody {
                     Ok(window) => window,
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 };
+                let span = span!(Stage::Slice.name());
                 let slice = this.file.slice(window.clone());
                 this.current.start = window.end;
+                drop(span);
                 this.prefetch();
                 this.conn.hand_out(&slice, Some((this.file.shared_file(), window.start)));
                 return this.yield_frame(slice);

@@ -60,6 +60,11 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// Parses what follows the `?`, without it; `None` and the empty string are no parameters.
     pub fn parse(raw: Option<&'a str>) -> Result<Self, QueryError> {
+        Self::parse_repeated(raw, &[])
+    }
+
+    /// The same where some parameters may be given several times; [`Query::iter`] has them all.
+    pub fn parse_repeated(raw: Option<&'a str>, repeated: &[&str]) -> Result<Self, QueryError> {
         let raw = raw.unwrap_or_default();
         if raw.len() > QUERY_BYTES_MAX {
             return Err(QueryError::TooLong { bytes: raw.len() });
@@ -72,7 +77,8 @@ impl<'a> Query<'a> {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name, name)?;
             let value = decode(value, &name)?;
-            if parameters.iter().any(|(known, _)| *known == name) {
+            let known = parameters.iter().any(|(known, _)| *known == name);
+            if known && !repeated.contains(&&*name) {
                 return Err(QueryError::Duplicate { name: shown(&name) });
             }
             parameters.push((name, value));

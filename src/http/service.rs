@@ -13,6 +13,7 @@ use super::state::Edge;
 use super::timing::Timing;
 use crate::net::Conn;
 use crate::observe::metrics::Route;
+use crate::profile::{Stage, profiled, span};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -96,10 +97,13 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let span = span!(Stage::Route.name());
         let mut entry = Entry::begin(&self.edge, &self.conn, &request);
         let problem = self.refuse(&request);
         let (edge, conn) = (Arc::clone(&self.edge), Arc::clone(&self.conn));
-        Box::pin(async move {
+        let route = entry.route;
+        drop(span);
+        let answering = async move {
             let has_body = !request.body().is_end_stream();
             let (preflight, head) = (request.method() == Method::OPTIONS, request.method() == Method::HEAD);
             let takes_body = request.method() == Method::PUT && entry.route == Route::Video;
@@ -121,7 +125,8 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
             // hyper asks such a body for nothing.
             entry.finished = head || response.body().is_end_stream();
             Ok(response.map(|inner| Logged { inner, entry }))
-        })
+        };
+        Box::pin(profiled(route.site(), answering))
     }
 }
 

@@ -1,36 +1,23 @@
 //! Where an answer's time went, for its `Server-Timing` header (W3C Server Timing). Off, it is a null pointer that each
 //! stage looks at once; no clock is read.
 
+use crate::profile::Stage;
 use http::HeaderValue;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// What a request for media passes on its way to the first byte.
-#[derive(Clone, Copy, Debug)]
-pub enum Stage {
-    /// Id to video, in the catalogue.
-    Lookup,
-    /// The file opened and mapped, if it was not.
-    Open,
-    /// The index opened, the moment found in it.
-    Resolve,
-    /// The chunk laid out: its boxes and slices.
-    Plan,
-}
-
-const STAGES: [&str; 4] = ["lookup", "open", "resolve", "plan"];
 /// A stage that was not passed; it is not told.
 const UNUSED: u64 = u64::MAX;
 
 /// The times of one request, in nanoseconds; `None` where nobody asked for them.
 #[derive(Clone)]
-pub struct Timing(Option<Arc<[AtomicU64; STAGES.len()]>>);
+pub struct Timing(Option<Arc<[AtomicU64; Stage::ALL.len()]>>);
 
 impl Timing {
     pub fn new(on: bool) -> Self {
-        Self(on.then(|| Arc::new([const { AtomicU64::new(UNUSED) }; STAGES.len()])))
+        Self(on.then(|| Arc::new([const { AtomicU64::new(UNUSED) }; Stage::ALL.len()])))
     }
 
     /// Counts the time until the result is dropped.
@@ -42,7 +29,7 @@ impl Timing {
     pub fn header(&self, total: Duration) -> Option<HeaderValue> {
         let stages = self.0.as_deref()?;
         let mut text = String::new();
-        for (name, ns) in STAGES.iter().zip(stages).map(|(name, ns)| (name, ns.load(Relaxed))) {
+        for (name, ns) in Stage::ALL.iter().zip(stages).map(|(stage, ns)| (stage.name(), ns.load(Relaxed))) {
             if ns != UNUSED {
                 // Writing to a String cannot fail.
                 let _ = write!(text, "{name};dur={:.3}, ", ns as f64 / 1e6);
@@ -79,7 +66,7 @@ mod tests {
         let text = timing.header(Duration::from_micros(1500)).expect("on");
         let text = text.to_str().expect("ASCII");
         assert!(text.starts_with("open;dur=0.0") && text.ends_with(", total;dur=1.500"), "{text}");
-        assert!(!text.contains("plan"), "{text}");
+        assert!(!text.contains("slice"), "{text}");
     }
 
     #[test]

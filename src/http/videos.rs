@@ -6,10 +6,10 @@ use super::problem::Problem;
 use super::query::Query;
 use super::representation::{Content, Representation};
 use super::state::Edge;
-use super::timing::Stage;
 use crate::library::{FileError, IndexError, IndexState, NoIndex, Video};
 use crate::media::index::{Container, Index, Summary, Track, TrackKind};
 use crate::media::time::Seconds;
+use crate::profile::{SpanExt, Stage, site, span};
 use crate::store::MappedFile;
 use http::HeaderValue;
 use serde_json::{Value, json};
@@ -56,6 +56,7 @@ pub async fn file(call: &Call) -> Answer {
 
 /// The video of an id, or 404.
 pub fn find(call: &Call) -> Result<Arc<Video>, Problem> {
+    let _span = span!(Stage::Lookup.name());
     let _timed = call.timing.stage(Stage::Lookup);
     let id = id::of(&call.uri)?;
     call.edge.library.video(&id).ok_or_else(|| Problem::not_found("there is no video with this id; /videos lists them"))
@@ -64,7 +65,7 @@ pub fn find(call: &Call) -> Result<Arc<Video>, Problem> {
 /// The mapped file of a video. It is opened at its first use; gone since it was listed is 404.
 pub async fn open(call: &Call, video: &Arc<Video>) -> Result<Arc<MappedFile>, Problem> {
     let _timed = call.timing.stage(Stage::Open);
-    video.file().await.map_err(|error| match error {
+    video.file().span(site!(Stage::Open.name())).await.map_err(|error| match error {
         FileError::Changed { .. } => Problem::not_found("the video was removed or replaced just now; ask again"),
         FileError::Io { source, .. } => io_problem(&source),
     })

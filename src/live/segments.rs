@@ -145,7 +145,12 @@ impl Segments {
     /// Takes a part of the window; `now` is when it came.
     pub fn append(&mut self, part: &Appended<'_>, now: SystemTime) {
         let other_coding = self.open.as_ref().is_some_and(|open| !Arc::ptr_eq(&open.segment.init, part.init));
-        if part.discontinuity || other_coding || part.begins == Mark::Segment {
+        let anew = part.discontinuity || other_coding;
+        // Sound that came in front of the first picture of a part is of that part.
+        let is_early = |open: &mut OpenPart| !anew && part.begins != Mark::Nothing && !open.leads;
+        let mut early = self.open.as_mut().and_then(|open| open.part.take_if(is_early));
+        let is_begun = early.is_some() && self.open.as_ref().is_some_and(|open| open.segment.parts.is_empty());
+        if anew || (part.begins == Mark::Segment && !is_begun) {
             self.close_segment();
         } else if part.begins == Mark::Part {
             self.close_part();
@@ -153,10 +158,12 @@ impl Segments {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                let segment = self.begin(part, now);
+                let start = early.as_ref().map_or(part.range.start, |early| early.range.start);
+                let segment = self.begin(part, start, now);
                 self.open.insert(Open { segment, part: None })
             }
         };
+        open.part = open.part.take().or_else(|| early.take());
         match &mut open.part {
             Some(open) => open.take(part),
             none => *none = Some(OpenPart::new(part)),
@@ -168,7 +175,8 @@ impl Segments {
         }
     }
 
-    fn begin(&mut self, part: &Appended<'_>, now: SystemTime) -> Segment {
+    /// A segment from a byte on, with this part or one before it.
+    fn begin(&mut self, part: &Appended<'_>, first_byte: u64, now: SystemTime) -> Segment {
         let before = self.whole.back();
         let same_coding = before.filter(|before| Arc::ptr_eq(&before.init, part.init));
         let discontinuity = before.is_some() && (part.discontinuity || same_coding.is_none());
@@ -186,7 +194,7 @@ impl Segments {
             discontinuity,
             start,
             start_us,
-            range: part.range.start..part.range.start,
+            range: first_byte..first_byte,
             duration_us: 0,
             parts: Vec::new(),
         }
@@ -345,4 +353,138 @@ impl OpenPart {
 
 fn micros(us: i64) -> Duration {
     Duration::from_micros(u64::try_from(us).unwrap_or(0))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::media::cadence::{Cadence, Unit};
+    use std::time::UNIX_EPOCH;
+
+    const TARGETS: Targets = Targets { part_us: 500_000, segment_us: 4_000_000 };
+
+    fn init() -> Arc<Init> {
+        Arc::new(Init::Mp4(crate::media::mp4::arrival::Init::for_tests()))
+    }
+
+    /// A publisher that sends frame by frame, pictures of 40 ms and sound behind each; `each` sees every state.
+    pub(in crate::live) struct Sender {
+        pub(in crate::live) segments: Segments,
+        cadence: Cadence,
+        init: Arc<Init>,
+        frame: i64,
+        byte: u64,
+        discontinuity: bool,
+    }
+
+    impl Sender {
+        pub(in crate::live) fn new(listed_us: i64) -> Self {
+            let (segments, cadence) = (Segments::new(TARGETS, listed_us, 7, 3), Cadence::new(TARGETS));
+            Self { segments, cadence, init: init(), frame: 0, byte: 0, discontinuity: false }
+        }
+
+        /// The publisher comes back, with the same coding or another one.
+        pub(in crate::live) fn return_as(&mut self, other_coding: bool) {
+            self.segments.close_part();
+            self.cadence = Cadence::new(TARGETS);
+            self.discontinuity = true;
+            if other_coding {
+                self.init = init();
+            }
+        }
+
+        fn append(&mut self, span_us: (i64, i64), leads: bool, keyframe: bool, (begins, ends): (Mark, Mark)) {
+            let range = self.byte..self.byte + 100;
+            self.byte += 100;
+            let discontinuity = std::mem::take(&mut self.discontinuity);
+            let init = Arc::clone(&self.init);
+            let part = Appended { range, init: &init, span_us, leads, keyframe, discontinuity, begins, ends };
+            self.segments.append(&part, UNIX_EPOCH + micros(span_us.1));
+        }
+
+        pub(in crate::live) fn send(&mut self, frames: i64, gop: i64, mut each: impl FnMut(&mut Segments)) {
+            for n in 0..frames {
+                let start_us = self.frame * 40_000;
+                self.frame += 1;
+                let unit = Unit { start_us, end_us: start_us + 40_000, keyframe: n % gop == 0 };
+                let marks = (self.cadence.begin(unit, false), self.cadence.end(40_000));
+                self.append((start_us, start_us + 40_000), true, unit.keyframe, marks);
+                each(&mut self.segments);
+                self.append((start_us + 10_000, start_us + 55_000), false, false, (Mark::Nothing, Mark::Nothing));
+                each(&mut self.segments);
+            }
+        }
+    }
+
+    #[test]
+    fn sound_between_the_pictures_changes_no_part() {
+        let mut sender = Sender::new(60_000_000);
+        sender.send(230, 25, |_| ());
+        let segments: Vec<_> = sender.segments.listed().cloned().collect();
+        assert_eq!(segments.len(), 2);
+        for (n, segment) in segments.iter().enumerate() {
+            assert_eq!(
+                (segment.number, segment.start_us, segment.duration_us),
+                (7 + n as u64, n as i64 * 4_000_000, 4_000_000)
+            );
+            let durations: Vec<i64> = segment.parts.iter().map(|part| part.duration_us).collect();
+            assert_eq!(durations, [vec![480_000; 8], vec![160_000]].concat());
+            assert!(segment.parts.iter().step_by(2).take(4).all(|part| part.independent));
+        }
+        // Every byte is in exactly one part.
+        let parts: Vec<_> = segments.iter().flat_map(|segment| &segment.parts).map(|part| part.range.clone()).collect();
+        assert_eq!(parts[0].start, 0);
+        assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(segments.iter().all(|s| s.range == (s.parts[0].range.start..s.parts.last().unwrap().range.end)));
+    }
+
+    #[test]
+    fn old_segments_leave_the_playlist_and_stay_for_as_long_again() {
+        let mut sender = Sender::new(20_000_000);
+        sender.send(100 * 30, 25, |segments| {
+            let listed: i64 = segments.listed().map(|segment| segment.duration_us).sum();
+            let whole = segments.progress().whole;
+            assert!(listed <= 20_000_000 && (listed >= 20_000_000 || whole < 6));
+            if let Some(oldest) = segments.listed().next().filter(|_| whole > 10) {
+                let removed = oldest.number - 1;
+                let name = Resource::Segment { segment: removed, extension: "m4s" };
+                assert!(segments.range_of(&name).is_some(), "segment {removed} is there");
+            }
+        });
+        assert!(sender.segments.whole.len() <= 13, "{} segments are kept", sender.segments.whole.len());
+        let byte = sender.segments.listed().nth(2).expect("a segment").range.start;
+        sender.segments.unlist_before(byte);
+        assert_eq!(sender.segments.listed().count(), 3);
+    }
+
+    #[test]
+    fn numbers_go_on_and_codings_are_told_apart() {
+        let mut sender = Sender::new(20_000_000);
+        sender.send(100, 25, |_| ());
+        sender.return_as(false);
+        sender.send(100, 25, |_| ());
+        sender.return_as(true);
+        sender.send(100, 25, |_| ());
+        let seen: Vec<_> = sender.segments.listed().map(|s| (s.number, s.init_number, s.discontinuity)).collect();
+        assert_eq!(seen, [(7, 7, false), (8, 7, true)]);
+        let open = sender.segments.open().expect("open");
+        assert_eq!((open.number, open.init_number, open.discontinuity), (9, 9, true));
+        assert_eq!(sender.segments.next(), (10, 6), "three before the stream, two in it, and one for what comes");
+        sender.segments.end();
+        assert_eq!(sender.segments.next(), (10, 6));
+        assert_eq!(sender.segments.progress().segment, 10);
+        // The oldest discontinuity leaves with its segment.
+        sender.segments.unlist_before(u64::MAX);
+        assert_eq!(sender.segments.discontinuities(), 5);
+    }
+
+    #[test]
+    fn what_is_there() {
+        let at = Progress { segment: 5, parts: 2, parts_before: 9, whole: 5, ended: false };
+        assert!(at.has(4, None) && at.has(3, Some(100)) && at.has(5, Some(1)) && at.has(4, Some(8)));
+        // Behind the last part of a whole segment comes the first of the next.
+        assert!(at.has(4, Some(9)));
+        assert!(!at.has(5, None) && !at.has(5, Some(2)) && !at.has(6, Some(0)));
+        assert!(!Progress { parts: 0, ..at }.has(4, Some(9)));
+    }
 }

@@ -3,6 +3,7 @@
 use super::conn::{Conn, Phase, Traffic};
 use super::sendfile;
 use super::stream::Stream;
+use crate::profile::{Stage, site, span, spawned};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -89,6 +90,7 @@ where
     }
 
     fn start(self: &Arc<Self>, tasks: &TaskTracker, refusals: &TaskTracker, socket: TcpStream, peer: SocketAddr) {
+        let _span = span!(Stage::Accept.name());
         self.traffic.accepted.fetch_add(1, Relaxed);
         // Counted in before it is looked at: other cores accept at the same time.
         if self.traffic.open.fetch_add(1, Relaxed) >= self.limits.connections_max {
@@ -106,7 +108,8 @@ where
         let stream = Stream::new(socket, Arc::clone(&conn), paced);
         let server = Arc::clone(self);
         let connect = move |stream: Stream| server.connect(stream);
-        tasks.spawn(Watch::new(conn, self.limits).serve(stream, connect, self.drain.clone()));
+        let serving = Watch::new(conn, self.limits).serve(stream, connect, self.drain.clone());
+        tasks.spawn(spawned(site!("connection"), serving));
     }
 
     /// hyper's connection on a stream.

@@ -3,6 +3,7 @@
 use super::conn::{Conn, Phase};
 use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
+use crate::profile::{Span, Stage, site, span};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -80,6 +81,7 @@ impl Stream {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let _span = span!(Stage::Write.name());
         self.conn.set_gave_way(false);
         let by_reference = if self.by_reference { self.poll_sendfile(cx, slices) } else { None };
         let polled = match by_reference {
@@ -150,6 +152,11 @@ impl AsyncRead for Stream {
             buf.put_slice(&self.unread.split_to(taken));
             return Poll::Ready(Ok(()));
         }
+        let in_request = || self.conn.phase() == Phase::Serving;
+        let _span = Span::enter_one_of(|| match in_request() {
+            true => site!(Stage::Receive.name()),
+            false => site!(Stage::Head.name()),
+        });
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
         self.conn.count_read((buf.filled().len() - before) as u64);

@@ -4,6 +4,7 @@
 
 use crate::live::Resource;
 use crate::net::Traffic;
+use crate::profile::{Kind, Site};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -64,7 +65,23 @@ const STATUSES: [u16; 27] = [
     501, 503, 507, 0,
 ];
 
+/// Each route as a span: the profile's nodes of requests.
+static ROUTE_SITES: [Site; ROUTES.len()] = {
+    let mut sites = [const { Site::new("", file!(), line!(), Kind::Route) }; ROUTES.len()];
+    let mut row = 0;
+    while row < ROUTES.len() {
+        sites[row].name = ROUTES[row].1;
+        row += 1;
+    }
+    sites
+};
+
 impl Route {
+    /// The span of its requests.
+    pub fn site(self) -> &'static Site {
+        &ROUTE_SITES[self as usize]
+    }
+
     /// The route of a request path, as the route table has it.
     pub fn of(path: &str) -> Self {
         let mut segments = path.split('/').skip(1);

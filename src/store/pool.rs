@@ -3,6 +3,7 @@
 //! Cores never block; they await a [`Pool::run`]. Each kind of work has a pool of its own, so that a queue of
 //! fsyncs cannot delay the page faults of viewers. Threads start at the first job.
 
+use crate::profile::{Origin, Span, site};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -74,6 +75,11 @@ impl Pool {
 
     /// Runs `job` on the pool without waiting for it.
     pub fn spawn(&self, job: impl FnOnce() + Send + 'static) {
+        let origin = Origin::here();
+        let job = move || {
+            let _span = Span::root(site!("job"), origin);
+            job();
+        };
         let mut state = self.shared.lock();
         state.jobs.push_back(Box::new(job));
         if state.idle < state.jobs.len() && state.threads < self.shared.threads_max {

@@ -1,5 +1,7 @@
-//! The admin listener: liveness, readiness, metrics. It has a thread and a runtime of its own, so it answers while
-//! every media core is busy.
+//! The admin listener: liveness, readiness, metrics, profiles. It has a thread and a runtime of its own, so it answers
+//! while every media core is busy.
+
+mod profile;
 
 use crate::http::credentials::{self, Access};
 use crate::http::problem::Problem;
@@ -12,7 +14,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -30,8 +32,11 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(profile::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
-        .fallback(async || Problem::not_found("nothing is here; there are /metrics, /healthz and /readyz"))
+        .fallback(async || {
+            Problem::not_found("nothing is here; there are /debug/profile, /metrics, /healthz and /readyz")
+        })
         .with_state(edge)
 }
 
@@ -45,6 +50,12 @@ fn text_of(text: impl Into<Body>, content_type: &'static str) -> Answer {
     let mut response = Response::new(text.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
+    let mut response = text_of(format!("{value}\n"), "application/json")?;
+    *response.status_mut() = status;
     Ok(response)
 }
 

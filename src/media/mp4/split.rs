@@ -88,7 +88,7 @@ pub(super) fn plan(
             None => !init.is_video(main) && !runs.is_empty(),
         };
         let (moof, mdat, ranges) = if whole {
-            (head.moof.clone(), Bytes::new(), vec![0..head.mdat_size])
+            (head.moof.clone(), Bytes::new(), std::iter::once(0..head.mdat_size).collect())
         } else {
             *sequence = sequence.wrapping_add(1);
             let (moof, mdat) = write(*sequence, init, of)?;
@@ -255,4 +255,90 @@ fn ranges<'a>(samples: impl Iterator<Item = &'a Sample>, mdat_at: u64) -> Vec<Ra
         }
     }
     ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arrival::tests::{Seen, arrive_with, fragmented};
+    use super::*;
+    use crate::media::cadence::Targets;
+
+    const WHOLE: Targets = Targets { part_us: 3_600_000_000, segment_us: 3_600_000_000 };
+    const PARTS: Targets = Targets { part_us: 500_000, segment_us: 4_000_000 };
+
+    /// Every sample of a run of fragments: track, decode time, composition offset, duration, sync, and its bytes.
+    type Flat = Vec<(usize, i64, i32, u32, bool, Vec<u8>)>;
+
+    fn flat(seen: &Seen) -> Flat {
+        let tracks = seen.init.tracks();
+        let mut samples = Vec::new();
+        for fragment in &seen.fragments {
+            let moof_size = be32(&fragment.bytes, 0) as usize;
+            let found = fragments::parse(&fragment.bytes[8..moof_size], 0, &tracks).expect("a moof");
+            for (track, runs) in found.iter().enumerate() {
+                for s in runs.cursor_at(&fragment.bytes[8..moof_size], Place::start(0), tracks[track].video) {
+                    let bytes = fragment.bytes[s.offset as usize..][..s.size as usize].to_vec();
+                    samples.push((track, s.dts, s.cts_offset, s.duration, s.sync, bytes));
+                }
+            }
+        }
+        samples.sort_by_key(|sample| (sample.0, sample.1));
+        samples
+    }
+
+    #[test]
+    fn divided_fragments_have_the_samples_of_the_whole() {
+        let whole = Bytes::from(fragmented());
+        let undivided = arrive_with(WHOLE, std::iter::once(whole.clone()));
+        let expected = flat(&undivided);
+        // assets/demo.sh: 24 s at 29.97 Hz.
+        assert_eq!(expected.iter().filter(|sample| sample.0 == 0).count(), 719);
+        for size in [1, 997, 65_536, usize::MAX] {
+            let buffers =
+                (0..whole.len()).step_by(size).map(|at| whole.slice(at..whole.len().min(at.saturating_add(size))));
+            let divided = arrive_with(PARTS, buffers);
+            // Groups of 1.5 s in parts of up to 0.5 s.
+            assert!(divided.fragments.len() >= 48, "{}", divided.fragments.len());
+            assert!(flat(&divided) == expected, "buffers of {size} bytes");
+            let keyframes = divided.fragments.iter().filter(|fragment| fragment.keyframe).count();
+            assert_eq!(keyframes, 16);
+            let segments = divided.fragments.iter().filter(|fragment| fragment.begins == Mark::Segment);
+            assert!(segments.clone().all(|fragment| fragment.keyframe));
+            // 3 s: a third group would be too long.
+            assert_eq!(segments.count(), 8);
+            assert!(divided.fragments.iter().all(|fragment| fragment.runs.iter().any(|run| run.video)));
+            // Generated heads, and boxes that straddle buffers; no media.
+            assert!(divided.copied_bytes < 60_000, "{} bytes copied", divided.copied_bytes);
+        }
+    }
+
+    #[test]
+    fn chunks_come_while_the_fragment_still_arrives() {
+        let whole = fragmented();
+        let undivided = arrive_with(WHOLE, std::iter::once(Bytes::from(whole.clone())));
+        let first = &undivided.fragments[0];
+        // Samples of pictures and of sound alternate within a fragment, half a second of each.
+        let head = whole.len() - undivided.fragments.iter().map(|fragment| fragment.bytes.len()).sum::<usize>();
+        let some = head + first.bytes.len() * 3 / 4;
+        let early = arrive_with(PARTS, std::iter::once(Bytes::copy_from_slice(&whole[..some])));
+        assert!(!early.fragments.is_empty(), "nothing of the first fragment after three quarters of it");
+    }
+
+    #[test]
+    fn what_cannot_be_divided_stays_whole() {
+        // A box that nobody knows in the traf: `free` renamed would do, so one is put there.
+        let whole = fragmented();
+        let undivided = arrive_with(WHOLE, std::iter::once(Bytes::from(whole.clone())));
+        let fragment = &undivided.fragments[0].bytes;
+        let moof_size = be32(fragment, 0) as usize;
+        let init_len = undivided.init.bytes.len();
+        let mut strange = whole[..init_len].to_vec();
+        strange.extend((moof_size as u32 + 8).to_be_bytes());
+        strange.extend(&fragment[4..moof_size]);
+        strange.extend(b"\0\0\0\x08senc");
+        strange.extend(&fragment[moof_size..]);
+        let seen = arrive_with(PARTS, std::iter::once(Bytes::from(strange.clone())));
+        assert_eq!(seen.fragments.len(), 1);
+        assert!(strange[init_len..] == seen.fragments[0].bytes);
+    }
 }
