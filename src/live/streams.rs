@@ -1,8 +1,9 @@
 //! All streams by name. A stream appears when somebody publishes it, and goes some time after it has ended.
 
 use super::numbers::Keeper;
+use super::publication::Publication;
 use super::resource::Resource;
-use super::stream::{Publication, PublishError, Stream};
+use super::stream::{PublishError, Stream};
 use super::window::Bounds;
 use crate::media::cadence::Targets;
 use std::collections::BTreeMap;
