@@ -10,7 +10,7 @@ use crate::http::service::EdgeService;
 use crate::http::state::Edge;
 use crate::ingest::tcp;
 use crate::ingest::tracks::Tracks;
-use crate::library::{KeyError, Library, LibraryConfig, WriteKey};
+use crate::library::{KeyError, Library, LibraryConfig, Locks, WriteKey};
 use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Streams};
 use crate::media::cadence::Targets;
@@ -24,6 +24,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
+
+/// A chunk of a whole day is planned in some tenths of a second with some megabytes; others wait for their turn.
+const PLAN_THREADS: usize = 2;
 
 /// A server that is up.
 pub struct Running {
@@ -42,6 +45,7 @@ pub struct Running {
     recording: Cores,
     admin_thread: Cores,
     ingest_thread: Cores,
+    _locks: Locks,
 }
 
 /// Why a server did not come up.
@@ -51,6 +55,8 @@ pub enum StartError {
     Listen { what: &'static str, address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Library(#[from] crate::library::OpenError),
+    #[error(transparent)]
+    Lock(#[from] crate::library::LockError),
     #[error("write key: {0}")]
     Key(String),
     #[error("numbers of live streams: {0}")]
@@ -69,6 +75,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let listeners = listen("listen", config.listen, config.core_count())?;
     let admin_listeners = listen("admin", config.admin, 1)?;
     let tcp_listeners = listen_tcp(&config)?;
+    // Where it cannot be made, nothing is kept; what needs it says so.
+    let _ = std::fs::create_dir_all(&config.state_dir);
+    let locks = Locks::take([("state_dir", config.state_dir.as_path()), ("library", &config.library)])?;
     let library = Library::open(library_config(&config))?;
     let (recorder, jobs) = recorder(&config, &library);
     let token = config.admin_token.clone().map(WriteKey::new).transpose();
@@ -85,6 +94,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
         read_pool: Pool::new("read", config.read_threads),
+        plan_pool: Pool::new("plan", PLAN_THREADS),
         drain: drain.clone(),
         run_id: run_id()?,
         config,
@@ -110,6 +120,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         recording,
         admin_thread,
         ingest_thread,
+        _locks: locks,
     })
 }
 

@@ -154,12 +154,12 @@ fn listed(fields: &HeaderMap, name: &HeaderName, is_ours: impl Fn(&EntityTag) ->
                 break;
             }
             let Some((tag, rest)) = EntityTag::take(text) else { return Some(Listed::Malformed) };
-            if is_ours(&tag) {
-                return Some(Listed::Match);
-            }
             text = rest.trim_ascii_start();
             if !text.is_empty() && text[0] != b',' {
                 return Some(Listed::Malformed);
+            }
+            if is_ours(&tag) {
+                return Some(Listed::Match);
             }
         }
     }
@@ -276,6 +276,7 @@ mod tests {
             ("13.1.1 strong comparison", &[("if-match", "W/\"a\"")], PreconditionFailed),
             ("13.1.1 not a tag", &[("if-match", "a")], PreconditionFailed),
             ("13.1.1 no separator", &[("if-match", "\"b\" \"a\"")], PreconditionFailed),
+            ("13.1.1 something behind the tag", &[("if-match", "\"a\"x")], PreconditionFailed),
             ("13.1.2 same tag", &[("if-none-match", "\"a\"")], NotModified),
             ("13.1.2 weak comparison", &[("if-none-match", "W/\"a\"")], NotModified),
             ("13.1.2 list with empty members", &[("if-none-match", ", \"x\",,\"a\",")], NotModified),

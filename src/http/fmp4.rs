@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Raised when the same plan gives other bytes than before: it is part of the ETag.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Answers with the chunk from the keyframe of a moment on.
 pub async fn chunk(
@@ -55,7 +55,7 @@ pub async fn chunk(
     };
     let planning = {
         let (file, index) = (Arc::clone(&file), Arc::clone(&index));
-        call.edge.read_pool.run(move || index.fmp4(&*file, &position, until))
+        call.edge.plan_pool.run(move || index.fmp4(&*file, &position, until))
     };
     let timed = call.timing.stage(Stage::Slice);
     let planned = planning.span(site!(Stage::Slice.name())).await;

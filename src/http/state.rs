@@ -21,6 +21,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Where viewers' page faults and index look-ups wait for the disk.
     pub read_pool: Pool,
+    /// Where chunks are planned: a long one takes a while, and must not keep viewers waiting.
+    pub plan_pool: Pool,
     /// Cancelled when the server begins to drain.
     pub drain: CancellationToken,
     /// Random per start; request ids count on from it.

@@ -11,7 +11,10 @@ use super::range::PartialPut;
 use super::videos;
 use crate::library::{Condition, DeleteError, PartOutcome, Stored, UploadError, Video};
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION,
+    TRANSFER_ENCODING,
+};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -28,6 +31,10 @@ pub async fn put(mut call: Call) -> Answer {
     call.authorize()?;
     if call.headers.contains_key(CONTENT_ENCODING) {
         return Err(Problem::unsupported_media_type("send the video as it is, without Content-Encoding"));
+    }
+    // Without either the request has no body (RFC 9112 §6.3): a client that forgot it, not an empty video.
+    if !call.headers.contains_key(CONTENT_LENGTH) && !call.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Problem::length_required("send the video as the body, with Content-Length or in chunks"));
     }
     let id = id::of(&call.uri)?.into_owned();
     let condition = condition(&call, &id)?;

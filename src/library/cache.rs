@@ -5,7 +5,7 @@
 //! seen half written; after a power cut a checksum tells. Nobody but Weir writes here, so entries may be mapped.
 
 use super::video::{NoIndex, Stamp, Video, lock};
-use crate::media::index::Index;
+use crate::media::index::{self, Index};
 use crate::store::MappedFile;
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Format of the head. Another version is rebuilt in silence: it is what an upgrade leaves.
-const VERSION: u32 = 1;
+/// Format of the head, and what the parsers made of the file. Another version is rebuilt in silence: it is what an
+/// upgrade leaves. That a file has no index is known of these parsers only.
+const VERSION: u32 = HEAD_VERSION << 16 | index::VERSION;
+const HEAD_VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"weir-idx";
 /// Magic, version, length of the key, kind of entry, checksum of what precedes it and of the key.
 const FIXED_BYTES: usize = 8 + 4 + 4 + 4 + 4;

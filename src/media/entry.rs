@@ -3,12 +3,10 @@
 //! Numbers are little-endian. Layout: magic (8), version u32, container u32, CRC-32 u32 of everything after the
 //! header, zero u32, position of the summary u64; the container's part; the summary. Must not know containers.
 
-use super::index::{Container, EntryError, Summary, Track, TrackKind};
+use super::index::{Container, EntryError, Summary, Track, TrackKind, VERSION};
 use super::time::{Counting, Rate, Seconds};
 
 const MAGIC: &[u8; 8] = b"weir.idx";
-/// Raised whenever the meaning of any byte changes; entries of other versions are rebuilt.
-const VERSION: u32 = 2;
 pub(crate) const HEADER_LEN: usize = 32;
 
 /// Tracks of one summary, as many as a `moov` may have.

@@ -90,6 +90,70 @@ fn picture_begins_at_0_and_sound_keeps_its_distance() {
     }
 }
 
+/// 4 s of picture, 9 s of one sound and 7 s of another.
+const LONG_SOUND: &str = "-f lavfi -i sine=440:d=9 -f lavfi -i sine=880:d=7 -map 0:v -map 1 -map 2 -c:v copy -c:a aac";
+
+fn ends(media: &[u8]) -> Vec<f64> {
+    let seen = probe(media, &["-show_packets"]);
+    let number = |value: &Value| value.as_str().and_then(|text| text.parse::<f64>().ok());
+    let mut ends = vec![0.0_f64; seen["streams"].as_array().map_or(0, Vec::len)];
+    for packet in seen["packets"].as_array().into_iter().flatten() {
+        let end = number(&packet["pts_time"]).unwrap_or(0.0) + number(&packet["duration_time"]).unwrap_or(0.0);
+        let stream = packet["stream_index"].as_u64().unwrap_or(0) as usize;
+        ends[stream] = ends[stream].max(end);
+    }
+    ends
+}
+
+#[test]
+fn sound_that_outlasts_the_picture_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = std::fs::read(vector("ndf25.mp4")).unwrap();
+    let mut builder = Server::builder();
+    for (name, more) in [("whole.mp4", ""), ("frag.mp4", " -movflags frag_keyframe+empty_moov+default_base_moof")] {
+        let file = directory.path().join(name);
+        let output = Command::new("ffmpeg")
+            .args(["-nostdin", "-loglevel", "error", "-y", "-t", "4", "-i"])
+            .arg(vector("ndf25.mp4"))
+            .args(format!("{LONG_SOUND}{more}").split_whitespace())
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        builder = builder.video(&file, name);
+    }
+    let server = builder.start();
+    let pictures = packets(&source, "v:0");
+    // The same in both, and there not moved by half a reordering.
+    let picture = ends(&std::fs::read(directory.path().join("whole.mp4")).unwrap())[0];
+    assert!(picture > 4.0 && picture < 4.2, "{picture}");
+    for name in ["whole.mp4", "frag.mp4"] {
+        let chunk = |query: &str| {
+            let response = server.get(&format!("/videos/{name}/chunk?{query}&as=fmp4"));
+            assert_eq!(response.status, 200, "{query}: {}", response.text());
+            assert_eq!(response.header("content-length").unwrap(), response.body.len().to_string());
+            response.body
+        };
+        // (query, where picture and sounds end, from the keyframe on); the last keyframe is at 2 s.
+        for (query, wanted) in [
+            ("time=0&size=100000000", [picture, 9.0, 7.0]),
+            ("time=0&duration=60", [picture, 9.0, 7.0]),
+            ("time=3&duration=2.5", [picture - 2.0, 3.5, 3.5]),
+            ("time=3&duration=5.5", [picture - 2.0, 6.5, 5.0]),
+        ] {
+            let found = ends(&chunk(query));
+            let near = |(a, b): (&f64, &f64)| (a - b).abs() < 0.04;
+            assert!(found.len() >= 3 && found.iter().zip(&wanted).all(near), "{name} {query}: {found:?}");
+        }
+        // A size ends picture and sound together.
+        let cut = ends(&chunk("time=0&size=200000"));
+        assert!(cut[0] < 3.0 && cut[..3].iter().all(|end| (end - cut[0]).abs() < 0.2), "{name}: {cut:?}");
+        // One frame, although three follow it in decoding order before the next is complete.
+        let one = packets(&chunk("frame=0&duration=0.01"), "v:0");
+        assert_eq!(one.iter().map(|p| &p.1).collect::<Vec<_>>(), [&pictures[0].1], "{name}");
+    }
+}
+
 #[test]
 fn an_etag_stands_for_one_body() {
     let server = Server::builder().video(&vector("ndf25.mp4"), "a.mp4").start();

@@ -46,6 +46,12 @@ fn fmp4_decodes(connection: &mut Connection, oracle: &Oracle) -> Result<(), Stri
             let what = format!("{} frames decode, not frames {first} and on; frame {n} is at {found:?}", decoded.len());
             return Err(context(what));
         }
+        // To its end without a gap, although decoding order is not the order of presentation.
+        let begins = decoded.iter().position(|sum| *sum == oracle.md5[first]).unwrap_or(0);
+        let follows = oracle.md5[first..].iter().zip(&decoded[begins..]).all(|(file, chunk)| file == chunk);
+        if !follows && !EDITED.contains(&&*oracle.name) {
+            return Err(context(format!("frames {first} and on do not follow each other to the end of the chunk")));
+        }
     }
     Ok(())
 }

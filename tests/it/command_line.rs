@@ -151,6 +151,27 @@ fn the_write_key_is_printed_once_and_kept() {
 }
 
 #[test]
+fn a_second_server_on_the_same_directories_does_not_start() {
+    let mut server = Server::builder().bytes("b.bin", b"bytes").start();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = elsewhere.path().to_str().unwrap();
+    let (library, state) = (server.library(), server.state_dir());
+    let (library, state) = (library.to_str().unwrap(), state.to_str().unwrap());
+    for (library, state, said) in [(library, elsewhere, "library "), (elsewhere, state, "state_dir ")] {
+        let directories = ["--library", library, "--state-dir", state];
+        let ports = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let output = weir(&[&ports[..], &directories].concat(), &[]);
+        let error = error_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(said) && error.contains("another weir server"), "{error}");
+    }
+    // A crash leaves no lock behind.
+    server.kill();
+    server.restart();
+    assert_eq!(server.get("/videos/b.bin/file").body, b"bytes");
+}
+
+#[test]
 fn a_secret_may_come_from_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tracing_subscriber::layer::SubscriberExt;
+use weir::library::indexer::Parser;
 use weir::library::{
     Condition, DeleteError, FileError, IndexError, IndexState, Library, LibraryConfig, NoIndex, OpenError, PartOutcome,
     Stored, UploadError,
 };
 use weir::media::ReadAt;
-use weir::media::index::Index;
+use weir::media::index::{BuildError, Index};
 
 /// `ffmpeg -f lavfi -i testsrc=size=32x32:rate=10:duration=1 -c:v libx264 -preset veryfast -pix_fmt yuv420p
 /// -fflags +bitexact -flags +bitexact library-tiny.mp4`
@@ -554,6 +555,32 @@ async fn corrupt_and_stale_entries_are_rebuilt_once_with_one_warning() {
     let library = place.open();
     library.index(&library.video("corrupt-entry.mp4").expect("listed")).await.expect("cached");
     assert_eq!(library.parsed(), 0);
+}
+
+/// What an older version of the parsers could not read is tried again.
+#[tokio::test]
+async fn an_upgrade_of_the_parsers_forgets_that_a_file_has_no_index() {
+    let place = Place::new();
+    place.write("new.container", TINY_MP4);
+    let open = |parser: Parser| Library::open(LibraryConfig { parser, ..place.config() }).expect("opened");
+    let index = async |library: &Library| library.index(&library.video("new.container").expect("listed")).await;
+    let older: Parser = Arc::new(|_| Err(BuildError::Unsupported));
+    let newer: Parser = Arc::new(|file| Index::build(file));
+    let library = open(older);
+    assert!(matches!(index(&library).await, Err(IndexError::Unsupported(_))));
+    drop(library);
+    let library = open(Arc::clone(&newer));
+    assert!(matches!(index(&library).await, Err(IndexError::Unsupported(_))), "the same version: cached");
+    assert_eq!(library.parsed(), 0);
+    drop(library);
+    // As the version before would have left it: the version is the word behind the magic.
+    let entry = fs::read_dir(place.state().join("index")).expect("a cache").next().expect("one").expect("read").path();
+    let mut bytes = fs::read(&entry).expect("read");
+    bytes[8] -= 1;
+    fs::write(&entry, bytes).expect("written");
+    let library = open(newer);
+    assert!(index(&library).await.is_ok());
+    assert_eq!(library.parsed(), 1);
 }
 
 #[tokio::test]

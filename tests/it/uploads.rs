@@ -49,6 +49,25 @@ fn uploads_need_the_key() {
     server.assert_alive("uploads without a key");
 }
 
+/// `curl -X PUT` without `-T` or `-d` sends neither a length nor chunks; with `-d ''` it says that the body is empty.
+#[test]
+fn a_put_without_a_body_makes_no_video() {
+    let server = with_video();
+    let url = |id: &str| format!("http://{}/videos/{id}", server.media);
+    let curl = |arguments: &[&str]| {
+        let key = format!("Authorization: Bearer {WRITE_KEY}");
+        let fixed = ["-s", "-X", "PUT", "-o", "/dev/null", "-w", "%{http_code}", "-H", &key];
+        let output = std::process::Command::new("curl").args(fixed).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(curl(&[&url("none.bin")]), "411");
+    assert_eq!(curl(&["-H", "Content-Range: bytes 0-4/10", &url("none.bin")]), "411");
+    assert_eq!(server.get("/videos/none.bin").status, 404);
+    assert_eq!(curl(&["-d", "", &url("empty.bin")]), "201");
+    assert_eq!(curl(&["-H", "Transfer-Encoding: chunked", "-T", "/dev/null", &url("chunked.bin")]), "201");
+    assert_eq!(server.get("/videos/empty.bin/file").body, b"");
+}
+
 #[test]
 fn uploads_that_stop_or_lie() {
     let mut server = with_video();

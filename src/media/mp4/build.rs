@@ -9,6 +9,7 @@ use super::derived;
 use super::fragments::{self, Fragment, Place};
 use super::moov::{self, Movie};
 use super::order::{OrderBuilder, Spread, TooFar};
+use super::sample::Sample;
 use super::tables::{self, SKIP, Skips};
 use super::view::{Header, MOOF_MAX, TrackIndex, View};
 use super::{Parts, frames, timecode};
@@ -178,12 +179,12 @@ impl Walk {
     }
 
     /// Takes the next sample; `false` when it is cut off by the end of the file.
-    fn take(&mut self, sample: fragments::FragmentSample, file_size: u64) -> Result<bool, TooFar> {
+    fn take(&mut self, sample: Sample, file_size: u64) -> Result<bool, TooFar> {
         if sample.offset.checked_add(u64::from(sample.size)).is_none_or(|end| end > file_size) {
             self.ended = true;
             return Ok(false);
         }
-        let cts = sample.dts.saturating_add(i64::from(sample.cts_offset));
+        let cts = sample.cts();
         if let Some(order) = &mut self.order {
             order.push(cts)?;
         }
@@ -226,15 +227,6 @@ fn walk_tables(src: &dyn ReadAt, out: &[u8], parts: &mut Parts, walks: &mut [Wal
         if main || !whole {
             walk.index.samples = 0;
             for sample in tables.cursor(0) {
-                let sample = fragments::FragmentSample {
-                    offset: sample.offset,
-                    size: sample.size,
-                    dts: sample.dts,
-                    cts_offset: sample.cts_offset,
-                    duration: sample.duration,
-                    sync: sample.sync,
-                    description: sample.description,
-                };
                 if !walk.take(sample, src.size()).map_err(too_far(view.trak(track).id))? {
                     break;
                 }

@@ -4,22 +4,11 @@
 
 use super::boxes::{Broken, be32, be64, children};
 use super::moov::Defaults;
+use super::sample::Sample;
 use std::ops::Range;
 
 /// `sample_is_non_sync_sample` and `sample_depends_on = 1`: either means that decoding cannot start here.
 const NOT_SYNC: u32 = 0x0101_0000;
-
-/// A sample of a fragment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FragmentSample {
-    pub(crate) offset: u64,
-    pub(crate) size: u32,
-    pub(crate) dts: i64,
-    pub(crate) cts_offset: i32,
-    pub(crate) duration: u32,
-    pub(crate) sync: bool,
-    pub(crate) description: u32,
-}
 
 /// One `trun` with everything it inherits.
 #[derive(Clone, Debug)]
@@ -40,7 +29,7 @@ pub(crate) struct Fragment {
     runs: Vec<Run>,
 }
 
-/// Walks the samples of a [`Fragment`].
+/// Walks the samples of a [`Fragment`]; they do not know their index.
 pub(crate) struct FragmentCursor<'a> {
     moof: &'a [u8],
     fragment: &'a Fragment,
@@ -241,9 +230,9 @@ impl FragmentCursor<'_> {
 }
 
 impl Iterator for FragmentCursor<'_> {
-    type Item = FragmentSample;
+    type Item = Sample;
 
-    fn next(&mut self) -> Option<FragmentSample> {
+    fn next(&mut self) -> Option<Sample> {
         let place = &mut self.place;
         let run = loop {
             let run = self.fragment.runs.get(place.run)?;
@@ -259,7 +248,8 @@ impl Iterator for FragmentCursor<'_> {
         let field = |bit, default| run.field(self.moof, place.in_run, bit).unwrap_or(default);
         let first = run.first_flags.filter(|_| place.in_run == 0);
         let flags = first.unwrap_or_else(|| field(0x400, run.defaults.flags));
-        let sample = FragmentSample {
+        let sample = Sample {
+            index: 0,
             offset: place.offset,
             size: field(0x200, run.defaults.size),
             dts: place.dts,
@@ -267,6 +257,7 @@ impl Iterator for FragmentCursor<'_> {
             duration: field(0x100, run.defaults.duration),
             sync: !self.video || flags & NOT_SYNC == 0,
             description: run.defaults.description,
+            moof: None,
         };
         place.in_run += 1;
         place.offset = place.offset.saturating_add(u64::from(sample.size));

@@ -19,6 +19,7 @@ pub(crate) mod frames;
 mod merge;
 pub(crate) mod moov;
 pub(crate) mod order;
+pub(crate) mod sample;
 pub(crate) mod seek;
 mod split;
 pub(crate) mod tables;
@@ -29,8 +30,9 @@ pub mod whole;
 pub(crate) mod write;
 
 pub use fmp4::Chunk;
+pub use sample::Sample;
 pub use tracks::{MediaTrack, Tracks};
-pub use view::{Sample, SampleCursor};
+pub use view::SampleCursor;
 
 use boxes::Broken;
 use derived::{Section, Sections};

@@ -5,8 +5,8 @@
 use super::Parts;
 use super::fmp4::ChunkStart;
 use super::frames::{Frame, Frames};
+use super::sample::Sample;
 use super::timecode;
-use super::view::Sample;
 use crate::media::ReadAt;
 use crate::media::codec::hevc;
 use crate::media::index::{Keyframe, Position, Seek, SeekError, Summary, TrackKind};
@@ -68,7 +68,8 @@ impl<'a> Seeker<'a> {
         let duration = frames.view.sample(frames.src, frames.track, last.index)?.duration;
         // A last sample without a duration is still shown.
         let end_cts = last.cts.saturating_add(i64::from(duration.max(1)));
-        Ok(ChunkStart { frame, key, end_cts, track: frames.track })
+        let in_last_edit = frame.span + 1 >= frames.spans.count;
+        Ok(ChunkStart { frame, key, end_cts, in_last_edit, track: frames.track })
     }
 
     fn number(&self, position: &Position) -> Result<(u64, Option<Counting>), SeekError> {

@@ -6,8 +6,9 @@
 
 use super::arrival::{Init, TrackRun};
 use super::boxes::{Broken, be32, children, find};
-use super::fmp4::{Sample, TrackKindOut, traf};
+use super::fmp4::{TrackKindOut, traf};
 use super::fragments::{self, FragmentTrack, Place};
+use super::sample::Sample;
 use super::write::Boxes;
 use crate::media::cadence::{Cadence, Mark, Unit};
 use crate::media::time::ticks_to_us;
@@ -123,15 +124,7 @@ fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broke
             samples.divisible &= sample.dts >= 0 && (tracks[n].video || sample.cts_offset == 0);
             bytes += u64::from(sample.size);
             ends[n] = sample.dts.saturating_add(i64::from(sample.duration));
-            list.push(Sample {
-                offset: sample.offset,
-                size: sample.size,
-                dts: sample.dts,
-                cts_offset: sample.cts_offset,
-                duration: sample.duration,
-                sync: sample.sync,
-                description: sample.description,
-            });
+            list.push(sample);
         }
         samples.tracks.push(list);
     }

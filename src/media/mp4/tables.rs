@@ -6,6 +6,7 @@
 use super::boxes::{Broken, be16, be24, be32, be64};
 use super::derived::Section;
 use super::moov::{Rows, Sizes, Trak};
+use super::sample::Sample;
 
 /// Rows of a sample table per row of its skip table.
 pub(crate) const SKIP: usize = 1024;
@@ -197,19 +198,6 @@ pub(crate) struct TableCursor<'a> {
     next_sync: usize,
 }
 
-/// One sample as the tables have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TableSample {
-    pub(crate) sample: u64,
-    pub(crate) offset: u64,
-    pub(crate) size: u32,
-    pub(crate) dts: i64,
-    pub(crate) cts_offset: i32,
-    pub(crate) duration: u32,
-    pub(crate) sync: bool,
-    pub(crate) description: u32,
-}
-
 impl<'a> Tables<'a> {
     /// A cursor whose first sample is `sample`.
     pub(crate) fn cursor(self, sample: u64) -> TableCursor<'a> {
@@ -337,9 +325,9 @@ impl<'a> Tables<'a> {
 }
 
 impl Iterator for TableCursor<'_> {
-    type Item = TableSample;
+    type Item = Sample;
 
-    fn next(&mut self) -> Option<TableSample> {
+    fn next(&mut self) -> Option<Sample> {
         if self.sample >= self.tables.samples || !self.enter_chunk() {
             return None;
         }
@@ -354,8 +342,8 @@ impl Iterator for TableCursor<'_> {
             }
         };
         self.next_sync += usize::from(sync);
-        let sample = TableSample {
-            sample: self.sample,
+        let sample = Sample {
+            index: self.sample,
             offset: self.offset,
             size: size_of(moov, trak.sizes, self.sample),
             dts: self.dts,
@@ -363,6 +351,7 @@ impl Iterator for TableCursor<'_> {
             duration: self.stts.value,
             sync,
             description: stsc_field(moov, trak, self.stsc_row, 2),
+            moof: None,
         };
         self.sample += 1;
         self.dts = self.dts.saturating_add(i64::from(sample.duration));

@@ -6,6 +6,7 @@ use super::boxes::{be32, be64, kind_at};
 use super::derived::Section;
 use super::fragments::{self, Fragment, FragmentTrack};
 use super::moov::{Movie, Trak};
+use super::sample::Sample;
 use super::tables::{Skips, TableCursor, Tables};
 use crate::media::ReadAt;
 use crate::media::index::SeekError;
@@ -36,33 +37,6 @@ pub(crate) struct TrackIndex {
     /// Runs of fragments: rows (offset of the first `moof`, first sample, its decode time, syncs before as index + 1
     /// of the last one).
     pub(crate) groups: Section,
-}
-
-/// One sample of a track.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// Position in decode order, from 0.
-    pub index: u64,
-    /// First byte in the file.
-    pub offset: u64,
-    pub size: u32,
-    /// Decode time and composition offset, in ticks of the track's timescale, before edit lists.
-    pub dts: i64,
-    pub cts_offset: i32,
-    pub duration: u32,
-    /// Decoding can start here.
-    pub sync: bool,
-    /// Entry of `stsd`, from 1.
-    pub description: u32,
-    /// Offset of the `moof` that describes it; `None` for a sample of the `moov`.
-    pub moof: Option<u64>,
-}
-
-impl Sample {
-    /// Composition time, in ticks of the track's timescale, before edit lists.
-    pub fn cts(&self) -> i64 {
-        self.dts.saturating_add(i64::from(self.cts_offset))
-    }
 }
 
 /// An index entry taken apart; borrows everything.
@@ -206,17 +180,7 @@ impl Iterator for SampleCursor<'_> {
 impl SampleCursor<'_> {
     fn find_next(&mut self) -> Result<Sample, SeekError> {
         if let Some(sample) = self.tables.as_mut().and_then(Iterator::next) {
-            return Ok(Sample {
-                index: self.next,
-                offset: sample.offset,
-                size: sample.size,
-                dts: sample.dts,
-                cts_offset: sample.cts_offset,
-                duration: sample.duration,
-                sync: sample.sync,
-                description: sample.description,
-                moof: None,
-            });
+            return Ok(Sample { index: self.next, ..sample });
         }
         self.tables = None;
         let video = &self.view.trak(self.track).handler == b"vide";
@@ -234,17 +198,7 @@ impl SampleCursor<'_> {
             match sample {
                 Some(_) if skip > 0 => skip -= 1,
                 Some(sample) => {
-                    return Ok(Sample {
-                        index: self.next,
-                        offset: sample.offset,
-                        size: sample.size,
-                        dts: sample.dts,
-                        cts_offset: sample.cts_offset,
-                        duration: sample.duration,
-                        sync: sample.sync,
-                        description: sample.description,
-                        moof: Some(inside.moof_offset),
-                    });
+                    return Ok(Sample { index: self.next, moof: Some(inside.moof_offset), ..sample });
                 }
                 None => {
                     let (after, dts) = (inside.after, inside.state.dts());

@@ -396,13 +396,14 @@ mod tests {
         muxer.out.extend([0x11; 501]);
         muxer.group(90_000 + 20 * 3600, 25);
         let (whole, arrival) = run(&muxer.out, usize::MAX);
-        // Twelve pictures of 40 ms in 0.5 s, four packets each, and PAT and PMT in front of a keyframe.
+        // Twelve pictures of 40 ms in 0.5 s, four packets each, and PAT and PMT in front of a keyframe and of what
+        // begins a part of a playlist, which a keyframe within it divides.
         let expected = [
             (50, true, 1_000_000, 1_480_000),
             (32, false, 1_480_000, 1_800_000),
-            (50, true, 1_800_000, 2_280_000),
-            (48, false, 2_280_000, 2_760_000),
-            (4, false, 2_760_000, 2_800_000),
+            (18, true, 1_800_000, 1_960_000),
+            (50, false, 1_960_000, 2_440_000),
+            (38, false, 2_440_000, 2_800_000),
         ];
         // The garbage begins with a sync byte: one packet's worth of it passes as a packet of some PID.
         let mut found = shape(&whole);
@@ -422,10 +423,12 @@ mod tests {
     fn nothing_is_copied_that_does_not_straddle() {
         let mut muxer = Muxer::default();
         muxer.group(0, 50);
-        assert_eq!(run(&muxer.out, PACKET * 7).1.copied_bytes, 0);
+        // But PAT and PMT in front of the four parts, of 0.48 s each in 2 s, that begin without a keyframe.
+        let tables = 4 * 2 * PACKET as u64;
+        assert_eq!(run(&muxer.out, PACKET * 7).1.copied_bytes, tables);
         // A buffer of 1,000 bytes ends within a packet, but for every 47th.
         let straddlers = (1..=muxer.out.len() / 1000).filter(|n| n * 1000 % PACKET != 0).count();
-        assert_eq!(run(&muxer.out, 1000).1.copied_bytes, (straddlers * PACKET) as u64);
+        assert_eq!(run(&muxer.out, 1000).1.copied_bytes, (straddlers * PACKET) as u64 + tables);
     }
 
     #[test]
@@ -468,7 +471,8 @@ mod tests {
         muxer.group(10 * 3600, 5);
         let (seen, _) = run(&muxer.out, 188);
         let order: Vec<_> = seen.iter().map(Option::is_none).collect();
-        assert_eq!(order, [true, false, true, false, false]);
+        // The third group is divided after 0.48 s in all.
+        assert_eq!(order, [true, false, true, false, false, false]);
     }
 
     #[test]

@@ -5,11 +5,11 @@
 
 use super::init::{Header, TrackHeader};
 use super::plan::{Cut, plan};
-use super::{Fmp4, Sample, Source, TimecodeSample, TrackKindOut};
+use super::{Fmp4, Source, TimecodeSample, TrackKindOut};
 use crate::media::index::{Position, Seek, SeekError, Until};
+use crate::media::mp4::sample::Sample;
 use crate::media::mp4::seek::Seeker;
 use crate::media::mp4::tracks::{MediaTrack, Tracks};
-use crate::media::mp4::view;
 use crate::media::slices::Piece;
 use crate::media::time::{Counting, Seconds};
 use std::collections::VecDeque;
@@ -72,14 +72,13 @@ impl Chunk {
                 picks.push(pick);
             }
         }
-        let end = into(start.end_cts);
-        let cut = match until {
-            Until::Size(bytes) => Cut { bytes, end },
-            Until::Duration(duration) => {
-                let wanted = into(start.frame.cts).checked_add(duration.seconds()).unwrap_or(end);
-                Cut { bytes: u64::MAX, end: if wanted < end { wanted } else { end } }
-            }
+        let (bytes, wanted) = match until {
+            Until::Size(bytes) => (bytes, None),
+            Until::Duration(duration) => (u64::MAX, into(start.frame.cts).checked_add(duration.seconds())),
         };
+        let pictures = wanted.map_or(into(start.end_cts), |wanted| wanted.min(into(start.end_cts)));
+        // Behind an edit that is not the last comes other sound than what follows in the file.
+        let cut = Cut { bytes, pictures, end: if start.in_last_edit { wanted } else { Some(pictures) } };
         let quicktime = seeker.summary.content_type.starts_with("video/quicktime");
         let timecode = timecode(seeker, tracks, &seek, ahead)?;
         let header = Header {
@@ -150,9 +149,10 @@ impl Chunk {
 /// Where a chunk begins in the leading track.
 pub(crate) struct ChunkStart {
     pub(crate) frame: crate::media::mp4::frames::Frame,
-    pub(crate) key: view::Sample,
-    /// Composition time at which the edit that shows the frame ends.
+    pub(crate) key: Sample,
+    /// Composition time at which the edit that shows the frame ends, and whether it is the last one.
     pub(crate) end_cts: i64,
+    pub(crate) in_last_edit: bool,
     pub(crate) track: usize,
 }
 
@@ -256,7 +256,7 @@ struct ShiftedSamples<I: Iterator> {
     at_start: bool,
 }
 
-impl<I: Iterator<Item = Result<view::Sample, SeekError>>> Iterator for ShiftedSamples<I> {
+impl<I: Iterator<Item = Result<Sample, SeekError>>> Iterator for ShiftedSamples<I> {
     type Item = Result<Sample, SeekError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -277,13 +277,10 @@ impl<I: Iterator<Item = Result<view::Sample, SeekError>>> Iterator for ShiftedSa
         let to_next = next_dts.and_then(|next| u32::try_from(next.checked_sub(sample.dts)?).ok());
         let cts_offset = i64::from(sample.cts_offset).saturating_add(self.pick.cts_raise);
         Some(Ok(Sample {
-            offset: sample.offset,
-            size: sample.size,
             dts: sample.dts.saturating_sub(self.pick.dts_shift).max(0),
             cts_offset: i32::try_from(cts_offset).unwrap_or(if cts_offset < 0 { i32::MIN } else { i32::MAX }),
             duration: to_next.unwrap_or(sample.duration),
-            sync: sample.sync,
-            description: sample.description,
+            ..sample
         }))
     }
 }

@@ -14,46 +14,31 @@ pub(crate) use chunk::ChunkStart;
 pub(crate) use moof::traf;
 
 use crate::media::index::SeekError;
+use crate::media::mp4::sample::Sample;
 use crate::media::slices::Piece;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// A sample on its way into a fragment. Times in ticks of its track, relative to the start of the chunk.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
-    pub(crate) offset: u64,
-    pub(crate) size: u32,
-    /// Never negative: the chunk begins with its first sample.
-    pub(crate) dts: i64,
-    /// Composition less decoding time.
-    pub(crate) cts_offset: i32,
-    pub(crate) duration: u32,
-    pub(crate) sync: bool,
-    /// Entry of `stsd`, from 1.
-    pub(crate) description: u32,
-}
-
 /// Samples of one tick, which only PCM has, become one entry of at most this many, as muxers write them: players make a
 /// packet of each entry.
 const JOINED_TICKS_MAX: u32 = 1024;
 
-impl Sample {
-    /// Makes one entry of this one and the next, where that is sound and its bytes lie behind it.
-    fn join(&mut self, next: &Sample) -> bool {
-        let behind = self.offset.checked_add(u64::from(self.size)) == Some(next.offset);
-        let size = self.size.checked_add(next.size).filter(|_| behind && self.description == next.description);
-        match size {
-            Some(size) if next.duration == 1 && self.duration < JOINED_TICKS_MAX => {
-                (self.size, self.duration) = (size, self.duration + 1);
-                true
-            }
-            _ => false,
+/// Makes one entry of a sample and the next, where that is sound and its bytes lie behind it.
+fn join(sample: &mut Sample, next: &Sample) -> bool {
+    let behind = sample.offset.checked_add(u64::from(sample.size)) == Some(next.offset);
+    let size = sample.size.checked_add(next.size).filter(|_| behind && sample.description == next.description);
+    match size {
+        Some(size) if next.duration == 1 && sample.duration < JOINED_TICKS_MAX => {
+            (sample.size, sample.duration) = (size, sample.duration + 1);
+            true
         }
+        _ => false,
     }
 }
 
-/// What the planner and the writer read: the samples of the tracks of one chunk.
+/// What the planner and the writer read: the samples of the tracks of one chunk, their times relative to its start.
+/// Decode times are never negative: the chunk begins with its first sample.
 pub(crate) trait Source {
     /// Samples of a track from its `first`th sample of the chunk on, in decoding order, to the end of the track.
     fn samples(
@@ -69,6 +54,8 @@ pub(crate) struct Fmp4 {
     init: Bytes,
     tracks: Vec<TrackKindOut>,
     fragments: Vec<Fragment>,
+    /// Of all fragments, one after another.
+    runs: Vec<Run>,
     length: u64,
     /// The bytes of the file from the first sample's to the last's.
     source_range: Range<u64>,
@@ -92,6 +79,11 @@ impl TrackKindOut {
     pub(crate) fn new(id: u32, video: bool) -> Self {
         Self { id, timescale: 0, video, media_time: 0 }
     }
+
+    /// When a sample is presented, in ticks from the start of the chunk.
+    fn presented(self, sample: &Sample) -> i64 {
+        sample.dts.saturating_add(i64::from(sample.cts_offset)).saturating_sub(self.media_time)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +104,8 @@ pub(crate) struct Fragment {
     media_bytes: u64,
     /// Decode time of the leading track at its start, in ticks.
     start_ticks: i64,
-    runs: Vec<Run>,
+    /// Which runs of the chunk are its.
+    runs: Range<usize>,
 }
 
 /// The samples of one track in one fragment.
@@ -136,11 +129,9 @@ impl Fmp4 {
     pub(super) fn facts(&self) -> impl Iterator<Item = u64> + '_ {
         let init = self.init.iter().map(|&byte| u64::from(byte));
         let timecode = self.timecode.map_or(u64::MAX, |t| u64::from(t.frame_number) << 32 | u64::from(t.duration));
-        let runs = self.fragments.iter().flat_map(|fragment| {
-            let runs = fragment.runs.iter().flat_map(|run| [run.track as u64, run.first, u64::from(run.count)]);
-            runs.chain([fragment.start, fragment.media_bytes])
-        });
-        init.chain([timecode]).chain(runs)
+        let runs = self.runs.iter().flat_map(|run| [run.track as u64, run.first, u64::from(run.count)]);
+        let fragments = self.fragments.iter().flat_map(|fragment| [fragment.start, fragment.media_bytes]);
+        init.chain([timecode]).chain(runs).chain(fragments)
     }
 
     /// When part `part` begins, in microseconds from the start of the chunk; the init segment is at 0.

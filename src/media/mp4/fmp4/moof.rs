@@ -1,8 +1,9 @@
 //! One fragment: its `moof`, its `mdat` header, and the slices that are its samples.
 
 use super::super::write::Boxes;
-use super::{Fmp4, Fragment, Run, Sample, Source, TimecodeSample, TrackKindOut};
+use super::{Fmp4, Fragment, Run, Source, TimecodeSample, TrackKindOut, join};
 use crate::media::index::SeekError;
+use crate::media::mp4::sample::Sample;
 use crate::media::slices::Piece;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -47,7 +48,7 @@ pub(super) fn pieces(chunk: &Fmp4, source: &dyn Source, n: usize) -> Result<VecD
     let fragment = &chunk.fragments[n];
     let timecode = chunk.timecode.filter(|_| n == 0);
     let mut runs = Vec::with_capacity(fragment.runs.len());
-    for run in &fragment.runs {
+    for run in &chunk.runs[fragment.runs.clone()] {
         let track = chunk.tracks[run.track];
         runs.push((track, read(source, run, track)?));
     }
@@ -67,7 +68,7 @@ fn read(source: &dyn Source, run: &Run, track: TrackKindOut) -> Result<Vec<Sampl
     for sample in source.samples(run.track, run.first)?.take(run.count as usize) {
         let sample = sample?;
         count += 1;
-        if !samples.last_mut().is_some_and(|last| !track.video && last.join(&sample)) {
+        if !samples.last_mut().is_some_and(|last| !track.video && join(last, &sample)) {
             samples.push(sample);
         }
     }
@@ -104,6 +105,7 @@ fn head(n: usize, fragment: &Fragment, timecode: Option<TimecodeSample>, runs: &
         if let Some(timecode) = timecode {
             let track = TrackKindOut { id: timecode.track_id, ..TIMECODE_TRACK };
             let sample = Sample {
+                index: 0,
                 offset: 0,
                 size: 4,
                 dts: 0,
@@ -111,6 +113,7 @@ fn head(n: usize, fragment: &Fragment, timecode: Option<TimecodeSample>, runs: &
                 duration: timecode.duration,
                 sync: true,
                 description: 1,
+                moof: None,
             };
             traf(b, track, &[sample], &mut data);
         }

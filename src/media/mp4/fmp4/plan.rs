@@ -1,20 +1,23 @@
 //! Which samples go into a chunk, and how they are grouped into fragments.
 //!
 //! The first track leads (the video track where there is one): its samples are taken in decoding order, and before
-//! each of them the samples of the other tracks up to the same time. A fragment begins at each keyframe, and within a
-//! long group of pictures every [`FRAGMENT_SECONDS`].
+//! each of them the samples of the other tracks up to the same time; sound that outlasts the picture follows. A
+//! fragment begins at a keyframe, unless the one before is still short, and within a long group of pictures anyhow.
 
 use super::init::{self, Header};
 use super::moof::{fragment_head_bytes, run_head_bytes, timecode_data_bytes};
-use super::{Fmp4, Fragment, Run, Sample, Source, TimecodeSample, TrackKindOut};
+use super::{Fmp4, Fragment, Run, Source, TimecodeSample, TrackKindOut, join};
 use crate::media::index::SeekError;
+use crate::media::mp4::sample::Sample;
 use crate::media::time::Seconds;
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-/// A fragment of a long group of pictures is cut after this time, so that a player can begin before it is all there.
-const FRAGMENT_SECONDS: i64 = 2;
+/// A keyframe ends a fragment of at least this time: fewer, and a chunk of a whole day takes megabytes to plan.
+const FRAGMENT_MIN_MS: i64 = 1_500;
+/// A fragment is cut after this time anyhow, so that a player can begin before a long group of pictures is all there.
+const FRAGMENT_MAX_MS: i64 = 3_000;
 /// A fragment is cut before it has this many bytes of media: `mdat` has a 32-bit size, and a fragment is made whole.
 const FRAGMENT_BYTES_MAX: u64 = 256 << 20;
 /// Samples in one chunk at most: planning walks over all of them.
@@ -25,8 +28,10 @@ const SAMPLES_MAX: u64 = 16_000_000;
 pub(crate) struct Cut {
     /// With the sample that brings the chunk to this many bytes.
     pub(crate) bytes: u64,
-    /// Before the first moment that is not wanted, relative to the start of the chunk.
-    pub(crate) end: Seconds,
+    /// The leading track before this moment, relative to the start of the chunk.
+    pub(crate) pictures: Seconds,
+    /// All tracks before this moment; `None`: as far as they go.
+    pub(crate) end: Option<Seconds>,
 }
 
 type Samples<'a> = Box<dyn Iterator<Item = Result<Sample, SeekError>> + 'a>;
@@ -39,13 +44,14 @@ struct Walk<'a> {
     taken: u64,
     /// First sample of the open fragment.
     first: u64,
-    /// The last entry of its run.
+    /// The last entry of its run in the open fragment.
     last: Option<Sample>,
 }
 
 struct Planner<'a> {
     walks: Vec<Walk<'a>>,
     fragments: Vec<Fragment>,
+    runs: Vec<Run>,
     /// Where the open fragment begins, and what it holds.
     start: u64,
     media_bytes: u64,
@@ -54,8 +60,11 @@ struct Planner<'a> {
     fragment_ticks: i64,
     timecode: Option<TimecodeSample>,
     source_range: Range<u64>,
-    /// When the last picture taken of the leading track has been shown, in its ticks.
+    /// Samples of all tracks.
+    taken: u64,
+    /// When the last picture taken of the leading track has been shown, and when everything has, in its ticks.
     end: i64,
+    whole_end: i64,
 }
 
 /// Plans a chunk. The first of `tracks` leads; `timecode` gives the first frame's number.
@@ -75,23 +84,28 @@ pub(crate) fn plan(
     let mut planner = Planner {
         walks,
         fragments: Vec::new(),
+        runs: Vec::new(),
         start: init_bytes,
         media_bytes: 0,
         head_bytes: 0,
         fragment_ticks: 0,
         timecode,
         source_range: Range { start: u64::MAX, end: 0 },
+        taken: 0,
         end: 0,
+        whole_end: 0,
     };
     planner.open();
     let pictures = planner.pictures_before(source, cut)?;
-    planner.take_all(cut, pictures)?;
+    planner.take_pictures(cut, pictures)?;
+    planner.take_rest(cut)?;
     planner.close();
     if planner.fragments.is_empty() {
         return Err(SeekError::Unanswerable("the video has no sample at this moment".to_owned()));
     }
     let lead = tracks[0].timescale;
-    header.duration_ms = u64::try_from(i128::from(planner.end) * 1000 / i128::from(lead.max(1))).unwrap_or(0);
+    let whole_end = planner.whole_end.max(planner.end);
+    header.duration_ms = u64::try_from(i128::from(whole_end) * 1000 / i128::from(lead.max(1))).unwrap_or(0);
     let timecode =
         planner.timecode.map(|t| TimecodeSample { duration: timecode_ticks(&header, planner.end, lead), ..t });
     Ok(Fmp4 {
@@ -99,6 +113,7 @@ pub(crate) fn plan(
         tracks,
         length: planner.start,
         fragments: planner.fragments,
+        runs: planner.runs,
         source_range: planner.source_range,
         timecode,
     })
@@ -114,18 +129,16 @@ impl Planner<'_> {
     /// Samples of the leading track up to the last one in decoding order that is presented before the cut's end, as
     /// far as its bytes allow.
     fn pictures_before(&self, source: &dyn Source, cut: Cut) -> Result<u64, SeekError> {
-        let (end, mut bytes) = (cut.end, 0u64);
+        let (end, mut bytes) = (cut.pictures, 0u64);
         let track = self.walks[0].track;
-        // Lowest distance of presentation from decoding so far: from it follows when no later sample is in time.
-        let (mut count, mut lowest_offset) = (0, i64::MAX);
+        let mut count = 0;
         for (n, sample) in (1..=SAMPLES_MAX).zip(source.samples(0, 0)?) {
             let sample = sample?;
-            let offset = i64::from(sample.cts_offset).saturating_sub(track.media_time);
-            lowest_offset = lowest_offset.min(offset);
-            if !is_before(sample.dts.saturating_add(lowest_offset), track.timescale, end) {
+            // Composition offsets are not negative: no later sample is presented before this.
+            if !is_before(sample.dts.saturating_sub(track.media_time), track.timescale, end) {
                 break;
             }
-            if is_before(sample.dts.saturating_add(offset), track.timescale, end) {
+            if is_before(track.presented(&sample), track.timescale, end) {
                 count = n;
             }
             bytes = bytes.saturating_add(u64::from(sample.size));
@@ -136,61 +149,76 @@ impl Planner<'_> {
         Ok(count)
     }
 
-    fn take_all(&mut self, cut: Cut, pictures: u64) -> Result<(), SeekError> {
-        let timescale = self.walks[0].track.timescale;
-        let mut description = None;
-        let mut taken = 0;
-        while self.walks[0].taken < pictures {
-            let Some(sample) = self.peek(0)? else { break };
-            let presented = i64::from(sample.cts_offset).saturating_sub(self.walks[0].track.media_time);
-            let long = sample.dts - self.fragment_ticks >= FRAGMENT_SECONDS * i64::from(timescale);
-            let big = self.media_bytes + u64::from(sample.size) > FRAGMENT_BYTES_MAX;
-            let changed = description.replace(sample.description) != Some(sample.description);
-            let begins = sample.sync && self.walks[0].track.video || long || big || changed;
-            if self.walks[0].taken > self.walks[0].first && begins {
-                self.close();
-                self.open();
-                self.fragment_ticks = sample.dts;
-            }
-            taken += self.take_others(sample.dts, timescale)? + 1;
-            self.take(0, &sample);
-            let presented_to = sample.dts.saturating_add(presented).saturating_add(i64::from(sample.duration));
-            self.end = self.end.max(presented_to);
-            if taken > SAMPLES_MAX {
-                let limit = format!("a chunk has at most {SAMPLES_MAX} samples; ask for less");
-                return Err(SeekError::Unanswerable(limit));
-            }
-            if self.length() >= cut.bytes {
+    /// The samples of the leading track, and before each of them those of the others up to the same time. Pictures
+    /// that belong between those which are in it already are added: a chunk has no gaps.
+    fn take_pictures(&mut self, cut: Cut, pictures: u64) -> Result<(), SeekError> {
+        let track = self.walks[0].track;
+        let mut latest = i64::MIN;
+        while let Some(sample) = self.peek(0)? {
+            let presented = track.presented(&sample);
+            let taken = self.walks[0].taken;
+            let wanted = taken < pictures && (taken == 0 || self.length() < cut.bytes);
+            if !wanted && presented >= latest {
                 break;
             }
-        }
-        let taken_to = Seconds { num: i128::from(self.end), den: u64::from(timescale.max(1)) };
-        let rest = if cut.end < taken_to { cut.end } else { taken_to };
-        for n in 1..self.walks.len() {
-            while let Some(sample) = self.peek(n)? {
-                if !is_before(sample.dts, self.walks[n].track.timescale, rest) {
-                    break;
-                }
-                self.take(n, &sample);
+            latest = latest.max(presented);
+            let (keyframe, age) = (sample.sync && track.video, self.age_ms(sample.dts));
+            let begins = age >= FRAGMENT_MAX_MS || keyframe && age >= FRAGMENT_MIN_MS;
+            if self.walks[0].taken > self.walks[0].first && begins {
+                self.begin_fragment(sample.dts);
             }
+            let until = Seconds { num: i128::from(sample.dts), den: u64::from(track.timescale.max(1)) };
+            while let Some((walk, sound)) = self.earliest(Some(until))? {
+                self.take(walk, &sound, sample.dts)?;
+            }
+            self.take(0, &sample, sample.dts)?;
+            self.end = self.end.max(presented.saturating_add(i64::from(sample.duration)));
         }
         Ok(())
     }
 
-    /// Takes the other tracks' samples up to a time of the leading track.
-    fn take_others(&mut self, dts: i64, timescale: u32) -> Result<u64, SeekError> {
-        let until = Seconds { num: i128::from(dts), den: u64::from(timescale.max(1)) };
-        let mut taken = 0;
+    /// What the other tracks have until the last picture ends; when nothing but the end of the pictures ended the
+    /// chunk, all that they have.
+    fn take_rest(&mut self, cut: Cut) -> Result<(), SeekError> {
+        let timescale = self.walks[0].track.timescale.max(1);
+        let pictures_end = Seconds { num: i128::from(self.end), den: u64::from(timescale) };
+        let full = self.length() >= cut.bytes;
+        let end = if full { Some(cut.end.map_or(pictures_end, |end| end.min(pictures_end))) } else { cut.end };
+        while full || self.length() < cut.bytes {
+            let Some((walk, sample)) = self.earliest(end)? else { break };
+            let from = i128::from(self.walks[walk].track.timescale.max(1));
+            let on_lead =
+                |ticks: i64| i64::try_from(i128::from(ticks) * i128::from(timescale) / from).unwrap_or(i64::MAX);
+            let ticks = on_lead(sample.dts);
+            if ticks > self.end && self.age_ms(ticks) >= FRAGMENT_MAX_MS {
+                self.begin_fragment(ticks);
+            }
+            self.take(walk, &sample, ticks)?;
+            self.whole_end = self.whole_end.max(on_lead(sample.dts.saturating_add(i64::from(sample.duration))));
+        }
+        Ok(())
+    }
+
+    /// The next sample in time of all tracks but the leading one, if it begins before `end`.
+    fn earliest(&mut self, end: Option<Seconds>) -> Result<Option<(usize, Sample)>, SeekError> {
+        let mut found: Option<(usize, Sample, Seconds)> = None;
         for n in 1..self.walks.len() {
-            while let Some(sample) = self.peek(n)? {
-                if !is_before(sample.dts, self.walks[n].track.timescale, until) {
-                    break;
-                }
-                self.take(n, &sample);
-                taken += 1;
+            let Some(sample) = self.peek(n)? else { continue };
+            let timescale = self.walks[n].track.timescale;
+            let before = |time| is_before(sample.dts, timescale, time);
+            if end.is_none_or(before) && found.is_none_or(|(_, _, first)| before(first)) {
+                let time = Seconds { num: i128::from(sample.dts), den: u64::from(timescale.max(1)) };
+                found = Some((n, sample, time));
             }
         }
-        Ok(taken)
+        Ok(found.map(|(n, sample, _)| (n, sample)))
+    }
+
+    /// Time from the start of the open fragment to a moment in ticks of the leading track.
+    fn age_ms(&self, ticks: i64) -> i64 {
+        let timescale = i128::from(self.walks[0].track.timescale.max(1));
+        let age = i128::from(ticks) - i128::from(self.fragment_ticks);
+        i64::try_from(age * 1000 / timescale).unwrap_or(i64::MAX)
     }
 
     fn peek(&mut self, walk: usize) -> Result<Option<Sample>, SeekError> {
@@ -204,21 +232,38 @@ impl Planner<'_> {
         }
     }
 
-    fn take(&mut self, walk: usize, sample: &Sample) {
+    /// Takes the next sample of a track at a moment in ticks of the leading track.
+    fn take(&mut self, walk: usize, sample: &Sample, ticks: i64) -> Result<(), SeekError> {
+        let described_otherwise = |last: &Sample| last.description != sample.description;
+        let big = self.media_bytes + u64::from(sample.size) > FRAGMENT_BYTES_MAX;
+        if self.media_bytes > 0 && (big || self.walks[walk].last.as_ref().is_some_and(described_otherwise)) {
+            self.begin_fragment(ticks);
+        }
+        self.taken += 1;
+        if self.taken > SAMPLES_MAX {
+            let limit = format!("a chunk has at most {SAMPLES_MAX} samples; ask for less");
+            return Err(SeekError::Unanswerable(limit));
+        }
         let walk = &mut self.walks[walk];
         walk.samples.next();
         if walk.taken == walk.first {
             self.head_bytes += run_head_bytes(walk.track, 0);
-            walk.last = None;
         }
         walk.taken += 1;
-        if !walk.last.as_mut().is_some_and(|last| !walk.track.video && last.join(sample)) {
+        if !walk.last.as_mut().is_some_and(|last| !walk.track.video && join(last, sample)) {
             self.head_bytes += run_head_bytes(walk.track, 1) - run_head_bytes(walk.track, 0);
             walk.last = Some(*sample);
         }
         self.media_bytes += u64::from(sample.size);
         self.source_range.start = self.source_range.start.min(sample.offset);
         self.source_range.end = self.source_range.end.max(sample.offset.saturating_add(u64::from(sample.size)));
+        Ok(())
+    }
+
+    fn begin_fragment(&mut self, ticks: i64) {
+        self.close();
+        self.open();
+        self.fragment_ticks = ticks;
     }
 
     /// Length of the chunk if it ended here.
@@ -232,22 +277,25 @@ impl Planner<'_> {
         self.media_bytes = 0;
         for walk in &mut self.walks {
             walk.first = walk.taken;
+            walk.last = None;
         }
     }
 
     fn close(&mut self) {
-        let count = |walk: &Walk<'_>| u32::try_from(walk.taken - walk.first).unwrap_or(u32::MAX);
-        let runs: Vec<Run> = (0..self.walks.len())
-            .map(|n| Run { track: n, first: self.walks[n].first, count: count(&self.walks[n]) })
-            .filter(|run| run.count > 0)
-            .collect();
-        if runs.is_empty() {
+        let from = self.runs.len();
+        for (track, walk) in self.walks.iter().enumerate() {
+            let count = u32::try_from(walk.taken - walk.first).unwrap_or(u32::MAX);
+            if count > 0 {
+                self.runs.push(Run { track, first: walk.first, count });
+            }
+        }
+        if self.runs.len() == from {
             return;
         }
         let (start, head_bytes, media_bytes) = (self.start, self.head_bytes, self.media_bytes);
         let start_ticks = self.fragment_ticks;
         self.start = self.length();
-        self.fragments.push(Fragment { start, head_bytes, media_bytes, start_ticks, runs });
+        self.fragments.push(Fragment { start, head_bytes, media_bytes, start_ticks, runs: from..self.runs.len() });
     }
 }
 
