@@ -5,8 +5,11 @@ mod inspect;
 mod publish;
 mod serve;
 
+use crate::lazy::{Components, HEADER, Row};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// A media server that streams video without copying it and measures itself while it does.
 #[derive(Parser)]
@@ -25,6 +28,9 @@ Examples:
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// Print what the start took, and each component as it is initialised, in the columns of python -X importtime
+    #[arg(long, global = true)]
+    startup_times: bool,
 }
 
 #[derive(Subcommand)]
@@ -43,13 +49,25 @@ enum Command {
 const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
-    // A closed pipe (`weir inspect … | head`) ends quietly: Rust ignores SIGPIPE, writes then fail and are dropped.
-    match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(*arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Publish(arguments) => publish::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
+    let components = Components::new(Instant::now());
+    let arguments = components.step("arguments", Arguments::parse);
+    if arguments.startup_times {
+        announce(&components);
     }
+    // A closed pipe (`weir inspect … | head`) ends quietly: Rust ignores SIGPIPE, writes then fail and are dropped.
+    match arguments.command {
+        Command::Serve(arguments) => serve::run(*arguments, &components),
+        Command::Demo(arguments) => demo::run(&arguments, &components),
+        Command::Publish(arguments) => publish::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments, &components),
+    }
+}
+
+/// Prints the table's lines as they come, on standard error as importtime does.
+fn announce(components: &Arc<Components>) {
+    eprintln!("{HEADER}");
+    components.rows().iter().for_each(|row| eprintln!("{}", row.line()));
+    components.announce(|row: &Row| eprintln!("{}", row.line()));
 }
 
 /// Prints an error as a person wants to read it.

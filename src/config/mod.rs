@@ -16,6 +16,9 @@ use std::time::Duration;
 use tcp::TcpStream;
 use units::{ByteSize, Span};
 
+/// The names that may stand in `warm`; a test holds them against the components that a server has.
+pub const COMPONENTS: &[&str] = &["recordings"];
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -68,6 +71,8 @@ pub struct Config {
     pub tcp: Vec<TcpStream>,
     pub tcp_preamble: Option<SocketAddr>,
     pub tcp_public: bool,
+    pub warm: Vec<String>,
+    pub idle_release: Span,
     pub read_threads: usize,
 }
 
@@ -128,6 +133,8 @@ impl Default for Config {
             tcp: Vec::new(),
             tcp_preamble: None,
             tcp_public: false,
+            warm: Vec::new(),
+            idle_release: Span::from_secs(0),
             read_threads: 8,
         }
     }
@@ -229,6 +236,8 @@ impl Settings {
             record_max_bytes,
             tcp,
             tcp_public,
+            warm,
+            idle_release,
             read_threads,
         );
         config.check()?;
@@ -316,6 +325,9 @@ impl Config {
         }
         if !self.tcp_public && self.tcp.iter().any(|stream| !stream.address.ip().is_loopback()) {
             return wrong("tcp", "an address other than loopback lets anybody publish: tcp_public = true allows it");
+        }
+        if let Some(unknown) = self.warm.iter().find(|name| !COMPONENTS.contains(&name.as_str())) {
+            return wrong("warm", &format!("there is no component {unknown}; there are {}", COMPONENTS.join(", ")));
         }
         let origin = self.cors_origin.as_str();
         let is_origin = origin.starts_with("http://") || origin.starts_with("https://");

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::ingest::tracks::Tracks;
+use crate::lazy::Components;
 use crate::library::{Library, WriteKey};
 use crate::live::Streams;
 use crate::observe::metrics::Metrics;
@@ -19,6 +20,8 @@ pub struct Edge {
     pub tracks: Tracks,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
+    /// The table of what is initialised at its first use.
+    pub components: Arc<Components>,
     /// Where viewers' page faults and index look-ups wait for the disk.
     pub read_pool: Pool,
     /// Where chunks are planned: a long one takes a while, and must not keep viewers waiting.

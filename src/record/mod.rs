@@ -35,7 +35,7 @@ const THREADS: usize = 4;
 pub(in crate::record) struct Desk {
     library: Library,
     pool: Pool,
-    made: Made,
+    made: Arc<Made>,
     counts: Counts,
     /// Media between two syncs at least.
     sync_us: i64,
@@ -72,7 +72,7 @@ pub struct Job {
 
 impl Recorder {
     /// A recorder that is off. `sync` is how much media may come between two syncs at least.
-    pub fn off(library: Library, made: Made, sync: Duration) -> Self {
+    pub fn off(library: Library, made: Arc<Made>, sync: Duration) -> Self {
         let sync_us = i64::try_from(sync.as_micros()).unwrap_or(i64::MAX);
         let pool = Pool::new("record", THREADS);
         let desk = Desk { library, pool, made, counts: Counts::default(), sync_us };
@@ -80,7 +80,7 @@ impl Recorder {
     }
 
     /// A recorder, and the streams that [`Recorder::run`] will record.
-    pub fn new(library: Library, made: Made, sync: Duration) -> (Self, mpsc::UnboundedReceiver<Job>) {
+    pub fn new(library: Library, made: Arc<Made>, sync: Duration) -> (Self, mpsc::UnboundedReceiver<Job>) {
         let (begin, jobs) = mpsc::unbounded_channel();
         let recorder = Self::off(library, made, sync);
         *lock(&recorder.begin) = Some(begin);

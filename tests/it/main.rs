@@ -23,6 +23,7 @@ mod live_tracks;
 mod live_ts;
 mod ranges;
 mod seek;
+mod startup;
 mod tidy;
 mod uploads;
 mod zero_copy;

@@ -2,6 +2,7 @@
 //! while every media core is busy.
 
 mod profile;
+mod startup;
 
 use crate::http::credentials::{self, Access};
 use crate::http::problem::Problem;
@@ -33,9 +34,12 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .merge(profile::routes())
+        .merge(startup::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
         .fallback(async || {
-            Problem::not_found("nothing is here; there are /debug/profile, /metrics, /healthz and /readyz")
+            Problem::not_found(
+                "nothing is here; there are /debug/profile, /debug/startup, /metrics, /healthz and /readyz",
+            )
         })
         .with_state(edge)
 }

@@ -287,7 +287,8 @@ impl Source<'_> {
         let size = u32::try_from(size).map_err(|_| Broken::new("a trun of 4 GiB", run.start))?;
         out.extend_from_slice(&size.to_be_bytes());
         out.extend_from_slice(b"trun");
-        out.extend_from_slice(&(flags | u32::from(written) * DATA_OFFSET).to_be_bytes());
+        let with_offset = if written { DATA_OFFSET } else { 0 };
+        out.extend_from_slice(&(flags | with_offset).to_be_bytes());
         out.extend_from_slice(&body[4..8]);
         let field = out.len();
         if written {
