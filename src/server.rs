@@ -220,6 +220,7 @@ fn live_config(config: &Config) -> LiveConfig {
         window: Bounds { duration_us: us(config.window_seconds), bytes: config.window_bytes.0 },
         targets: Targets { part_us: us(config.part_target), segment_us: us(config.segment_target) },
         streams_max: config.streams_max,
+        memory_max: config.live_bytes_max.0,
         reconnect_window: config.reconnect_window.0,
         takeover: config.takeover,
         lags_max: config.lags_max,

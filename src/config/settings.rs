@@ -93,9 +93,12 @@ pub struct Settings {
     /// How much of a live stream can be read back, in time [default: 60 s]
     #[arg(long, env = "WEIR_WINDOW_SECONDS", value_name = "TIME")]
     pub window_seconds: Option<Span>,
-    /// How much of a live stream can be read back, in memory [default: 256 MiB]
+    /// How much of a live stream is kept in memory; the rest is read from the recording [default: 256 MiB]
     #[arg(long, env = "WEIR_WINDOW_BYTES", value_name = "SIZE")]
     pub window_bytes: Option<ByteSize>,
+    /// Memory of all live streams together; beyond it each keeps its share [default: 4 GiB]
+    #[arg(long, env = "WEIR_LIVE_BYTES_MAX", value_name = "SIZE")]
+    pub live_bytes_max: Option<ByteSize>,
     /// How long a segment of a live stream should be; 1 s to 60 s [default: 4 s]
     #[arg(long, env = "WEIR_SEGMENT_TARGET", value_name = "TIME")]
     pub segment_target: Option<Span>,

@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Body, Call, empty, json};
 use super::live_body::LiveBody;
-use super::live_file;
+use super::live_file::{self, FileBody};
 use super::problem::Problem;
 use super::query::Query;
 use super::state::Edge;
@@ -42,13 +42,24 @@ pub fn stream(call: &Call) -> Answer {
     let content_type = stream.status().init.as_deref().map_or("video/mp4", Init::content_type);
     let mut response = Response::new(Body::Empty);
     if call.method == http::Method::GET {
-        let cursor = stream.view(back.map(|seconds| (-seconds * 1e6) as i64));
-        *response.body_mut() =
-            Body::Live(Box::new(LiveBody::new(cursor, Arc::clone(&call.conn), call.edge.config.merge_write.0)));
+        *response.body_mut() = body(call, &stream, back.map(|seconds| (-seconds * 1e6) as i64));
     }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// What a viewer gets. One that goes back further than the memory gets what was recorded, and the rest behind it.
+fn body(call: &Call, stream: &Arc<Stream>, back_us: Option<i64>) -> Body {
+    let recorded = back_us.and_then(|back_us| {
+        let readable_from = live_file::readable(&call.edge, stream).last().map(|span| span.range.start)?;
+        stream.rewind(back_us, readable_from)
+    });
+    if let Some((from, init)) = recorded {
+        return Body::LiveFile(Box::new(FileBody::of_one_coding(call, Arc::clone(stream), from, init.bytes())));
+    }
+    let merge = call.edge.config.merge_write.0;
+    Body::Live(Box::new(LiveBody::new(stream.view(back_us), Arc::clone(&call.conn), merge)))
 }
 
 /// `PUT, POST /live/{name}`

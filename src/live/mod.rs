@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod follow;
 mod hls;
 mod master;
+pub mod memory;
 mod meter;
 pub mod numbers;
 pub mod playlist;

@@ -1,4 +1,4 @@
-//! One publication: what a publisher sends, from its parser into the stream, at times that go on where the stream stands.
+//! One publication: from a publisher's parser into the stream, at times that go on where the stream stands.
 //!
 //! Must not know sockets, nor how parts are found in bytes (`media`).
 
@@ -154,12 +154,8 @@ impl Publication {
             samples: Some((run.samples, ticks_to_us(run.end.saturating_sub(run.start), run.timescale))),
         };
         let shares = runs.iter().map(share).collect();
-        inner.append(
-            Piece { rope, len, start_us, end_us, keyframe, cut, shares },
-            current.clone(),
-            stream.config.window,
-        );
-        stream.appended(&mut inner);
+        let piece = Piece { rope, len, start_us, end_us, keyframe, cut, shares };
+        stream.append(&mut inner, piece, current.clone());
         drop(inner);
         if let Some(shifts) = new {
             self.joined = Some(Joined::Mp4 { shifts });
@@ -206,8 +202,7 @@ impl Publication {
         let share = |(pid, bytes)| Share { track: u32::from(pid), bytes, samples: None };
         let shares = part.shares.into_iter().map(share).collect();
         let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe, cut, shares };
-        inner.append(piece, current.clone(), stream.config.window);
-        stream.appended(&mut inner);
+        stream.append(&mut inner, piece, current.clone());
         drop(inner);
         self.joined = joined;
         Ok(copied)

@@ -5,6 +5,7 @@
 
 use super::arrival::Init;
 use super::cursor::Cursor;
+use super::memory::Memory;
 use super::meter::Meter;
 use super::numbers::{Keeper, Kept, Numbers};
 use super::playlist::Playlist;
@@ -30,6 +31,7 @@ pub struct Stream {
     pub(super) config: LiveConfig,
     start: Numbers,
     keeper: Arc<dyn Keeper>,
+    memory: Arc<Memory>,
     inner: Mutex<Inner>,
     /// Tells of parts and segments that became whole.
     pub(super) progress: watch::Sender<Progress>,
@@ -97,8 +99,9 @@ pub enum PublishError {
 
 impl Stream {
     /// A stream whose numbers go on where those of its name ended.
-    pub fn new(name: String, config: LiveConfig, keeper: Arc<dyn Keeper>) -> Arc<Self> {
+    pub fn new(name: String, config: LiveConfig, keeper: Arc<dyn Keeper>, memory: Arc<Memory>) -> Arc<Self> {
         let start = keeper.begin(&name);
+        memory.open();
         let listed_us = config.window.duration_us;
         let segments = Segments::new(config.targets, listed_us, start.segment, start.discontinuity);
         let progress = watch::Sender::new(segments.progress());
@@ -126,6 +129,7 @@ impl Stream {
             config,
             start,
             keeper,
+            memory,
             inner: Mutex::new(inner),
             progress,
             playlist: Mutex::default(),
@@ -190,6 +194,14 @@ impl Stream {
     /// Whether the stream ended at least this long ago.
     pub(super) fn ended_for(&self, time: Duration) -> bool {
         self.lock().ended.is_some_and(|ended| ended.elapsed() >= time)
+    }
+
+    /// Puts a part into the window.
+    pub(super) fn append(&self, inner: &mut Inner, piece: Piece, init: Arc<Init>) {
+        let before = inner.window.bytes();
+        inner.append(piece, init, self.memory.bounds(self.config.window));
+        self.memory.changed(before, inner.window.bytes());
+        self.appended(inner);
     }
 
     /// Reserves the next block of numbers in time.
@@ -274,7 +286,7 @@ impl Inner {
         self.init.as_ref().is_some_and(|old| !old.same_coding(init))
     }
 
-    pub(super) fn append(&mut self, piece: Piece, init: Arc<Init>, bounds: Bounds) {
+    fn append(&mut self, piece: Piece, init: Arc<Init>, bounds: Bounds) {
         // The same coding keeps its init segment, so that bodies go on.
         let init = match &self.init {
             Some(old) if old.same_coding(&init) => Arc::clone(old),
@@ -314,5 +326,11 @@ impl Inner {
         for (_, waker) in self.wakers.drain() {
             waker.wake();
         }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.memory.close(self.lock().window.bytes());
     }
 }

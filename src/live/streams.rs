@@ -1,5 +1,6 @@
 //! All streams by name. A stream appears when somebody publishes it, and goes some time after it has ended.
 
+use super::memory::Memory;
 use super::numbers::Keeper;
 use super::publication::Publication;
 use super::resource::Resource;
@@ -35,6 +36,8 @@ pub struct LiveConfig {
     pub window: Bounds,
     pub targets: Targets,
     pub streams_max: usize,
+    /// Bytes of all windows together.
+    pub memory_max: u64,
     /// How long a publisher may be gone before its stream ends.
     pub reconnect_window: Duration,
     /// Whether a publisher may take a stream from another one.
@@ -52,13 +55,15 @@ type OnNew = Box<dyn Fn(&Arc<Stream>) + Send + Sync>;
 pub struct Streams {
     config: LiveConfig,
     keeper: Arc<dyn Keeper>,
+    memory: Arc<Memory>,
     on_new: OnceLock<OnNew>,
     by_name: Mutex<BTreeMap<String, Arc<Stream>>>,
 }
 
 impl Streams {
     pub fn new(config: LiveConfig, keeper: Arc<dyn Keeper>) -> Self {
-        Self { config, keeper, on_new: OnceLock::new(), by_name: Mutex::default() }
+        let memory = Arc::new(Memory::new(config.memory_max));
+        Self { config, keeper, memory, on_new: OnceLock::new(), by_name: Mutex::default() }
     }
 
     /// Has `told` called for every stream from now on. It must not block. Only the first call counts.
@@ -68,6 +73,11 @@ impl Streams {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Stream>>> {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The memory of all windows.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// How long parts and segments are, of every stream.
@@ -105,7 +115,7 @@ impl Streams {
         if !streams.contains_key(name) && streams.len() >= self.config.streams_max {
             return Err(PublishError::TooMany { max: self.config.streams_max });
         }
-        let stream = Stream::new(name.to_owned(), self.config, Arc::clone(&self.keeper));
+        let stream = Stream::new(name.to_owned(), self.config, Arc::clone(&self.keeper), Arc::clone(&self.memory));
         if let Some(told) = self.on_new.get() {
             told(&stream);
         }

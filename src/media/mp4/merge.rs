@@ -1,8 +1,8 @@
 //! Tracks that arrive apart, written as one fragmented MP4: a `moov` of all of them, and fragments that hold the
 //! samples of several.
 //!
-//! PURE. Media bytes stay in the buffers they came in; `moov` and `moof` are copies with other track ids, times and data
-//! offsets. Which fragments belong together is decided in [`super::align`].
+//! PURE. Media bytes stay in the buffers they came in; `moov` and `moof` are copies with other track ids, times and
+//! data offsets. Which fragments belong together is decided in [`super::align`].
 //! Source: ISO/IEC 14496-12 §8.3, §8.8.
 
 use super::arrival::Init;
