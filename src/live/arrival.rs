@@ -134,10 +134,7 @@ impl Arrival {
             Container::Unknown => Ok(()),
             Container::Mp4(arrival, found) => {
                 let pushed = arrival.push(bytes, found);
-                events.extend(found.drain(..).map(|event| match event {
-                    mp4::Event::Init(init) => Arrived::Init(Init::Mp4(init)),
-                    mp4::Event::Fragment(fragment) => Arrived::Fragment(fragment),
-                }));
+                events.extend(found.drain(..).map(arrived_mp4));
                 pushed
             }
             Container::Ts(arrival, found) => {
@@ -153,9 +150,16 @@ impl Arrival {
 
     /// The publication ended, or broke off, here: what is whole comes out.
     pub fn finish(&mut self, broke_off: bool, events: &mut Vec<Arrived>) {
-        if let Container::Ts(arrival, found) = &mut self.container {
-            arrival.finish(broke_off, found);
-            events.extend(found.drain(..).map(arrived));
+        match &mut self.container {
+            Container::Unknown => {}
+            Container::Mp4(arrival, found) => {
+                arrival.finish(found);
+                events.extend(found.drain(..).map(arrived_mp4));
+            }
+            Container::Ts(arrival, found) => {
+                arrival.finish(broke_off, found);
+                events.extend(found.drain(..).map(arrived));
+            }
         }
     }
 
@@ -166,6 +170,13 @@ impl Arrival {
             Container::Mp4(arrival, _) => arrival.copied_bytes,
             Container::Ts(arrival, _) => arrival.copied_bytes,
         }
+    }
+}
+
+fn arrived_mp4(event: mp4::Event) -> Arrived {
+    match event {
+        mp4::Event::Init(init) => Arrived::Init(Init::Mp4(init)),
+        mp4::Event::Fragment(fragment) => Arrived::Fragment(fragment),
     }
 }
 

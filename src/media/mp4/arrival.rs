@@ -4,16 +4,17 @@
 //! that straddle two buffers, a `moof` whose times are shifted, and those that [`super::split`] writes.
 //! Source: ISO/IEC 14496-12 §8.8 (movie fragments), §8.16.2 (`styp`).
 
-use super::boxes::{Broken, be32, be64, children, find, kind_at, printable};
+use super::boxes::{Broken, be32, be64, kind_at, printable};
 use super::describe;
+use super::filling::{Filling, Waiting};
 use super::fragments::FragmentTrack;
 use super::moov::{self, Movie};
-use super::split::{self, Head, Planned};
+pub use super::shift::shift_times;
+use super::split::{self, Head};
 use crate::media::cadence::{Cadence, Mark, Targets};
 use crate::media::index::Track;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// A `moov` without samples; one with tables for hours stays below this.
@@ -95,8 +96,9 @@ pub struct Arrival {
     init: Option<Arc<Init>>,
     /// A `moof` whose `mdat` has not begun, and where it stood.
     moof: Option<(Bytes, u64)>,
-    /// An `mdat` that is arriving.
+    /// An `mdat` that is arriving, and fragments that wait for others.
     filling: Option<Filling>,
+    waiting: Waiting,
     cadence: Cadence,
     /// Number of the last `moof` that was written here.
     sequence: u32,
@@ -104,42 +106,6 @@ pub struct Arrival {
     ends: Vec<i64>,
     /// Bytes that were copied on the way.
     pub copied_bytes: u64,
-}
-
-/// An `mdat` box that is arriving.
-struct Filling {
-    /// The chunks of it that are still to come.
-    planned: VecDeque<Planned>,
-    /// What arrived, each piece with its place in the box.
-    pieces: Vec<(u64, Bytes)>,
-    got: u64,
-    size: u64,
-}
-
-impl Filling {
-    /// A run of bytes that is there.
-    fn rope(&self, range: &Range<u64>, rope: &mut Vec<Bytes>) {
-        let first = self.pieces.partition_point(|(at, piece)| at + piece.len() as u64 <= range.start);
-        for (at, piece) in self.pieces[first..].iter().take_while(|(at, _)| *at < range.end) {
-            // Both are within the piece.
-            let from = range.start.saturating_sub(*at) as usize;
-            let to = (range.end - at).min(piece.len() as u64) as usize;
-            rope.push(piece.slice(from..to));
-        }
-    }
-
-    /// The next chunk, if its bytes are there.
-    fn next(&mut self) -> Option<(Fragment, u64)> {
-        let got = self.got;
-        let Planned { moof, mdat, ranges, runs, keyframe, begins, ends } =
-            self.planned.pop_front_if(|planned| planned.need() <= got)?;
-        let made = if mdat.is_empty() { 0 } else { (moof.len() + mdat.len()) as u64 };
-        let mut rope = vec![moof];
-        rope.extend(Some(mdat).filter(|mdat| !mdat.is_empty()));
-        ranges.iter().for_each(|range| self.rope(range, &mut rope));
-        let len = rope.iter().map(|piece| piece.len() as u64).sum();
-        Some((Fragment { rope, len, runs, keyframe, begins, ends }, made))
-    }
 }
 
 impl Init {
@@ -222,6 +188,7 @@ impl Arrival {
             init: None,
             moof: None,
             filling: None,
+            waiting: Waiting::default(),
             cadence: Cadence::new(targets),
             sequence: 0,
             ends: Vec::new(),
@@ -242,7 +209,7 @@ impl Arrival {
         }
         self.have += bytes.len() as u64;
         self.queue.push_back(bytes);
-        while self.fill(events) {
+        while self.fill(events)? {
             let Some((kind, size)) = self.header()? else { break };
             if &kind == b"mdat" && self.moof.is_some() {
                 self.begin_media(size)?;
@@ -280,27 +247,37 @@ impl Arrival {
             position: moof_at + broken.at as u64,
             kind: Wrong::Broken,
         })?;
-        self.filling = Some(Filling { planned, pieces: Vec::new(), got: 0, size });
+        self.filling = Some(Filling::new(planned, size));
         Ok(())
     }
 
     /// Moves what arrived into the open `mdat` and reports the chunks that became whole; false while it is open.
-    fn fill(&mut self, events: &mut Vec<Event>) -> bool {
-        let Some(mut filling) = self.filling.take() else { return true };
-        for piece in self.take((filling.size - filling.got).min(self.have)) {
-            let at = filling.got;
-            filling.got += piece.len() as u64;
-            filling.pieces.push((at, piece));
+    fn fill(&mut self, events: &mut Vec<Event>) -> Result<bool, ArrivalError> {
+        let (Some(mut filling), Some(init)) = (self.filling.take(), self.init.clone()) else { return Ok(true) };
+        self.take(filling.missing().min(self.have)).into_iter().for_each(|piece| filling.push(piece));
+        let mut ready = Vec::new();
+        while let Some((fragment, lone, made)) = filling.next() {
+            let taken = self.waiting.take((fragment, lone), &init, &mut self.sequence, &mut ready);
+            self.copied_bytes += made + self.broken_here(taken)?;
         }
-        while let Some((fragment, made)) = filling.next() {
-            self.copied_bytes += made;
-            events.push(Event::Fragment(fragment));
-        }
-        let whole = filling.got == filling.size;
+        events.extend(ready.into_iter().map(Event::Fragment));
+        let whole = filling.missing() == 0;
         if !whole {
             self.filling = Some(filling);
         }
-        whole
+        Ok(whole)
+    }
+
+    /// The publication ends here: what waits comes out.
+    pub fn finish(&mut self, events: &mut Vec<Event>) {
+        let (Some(init), mut ready) = (self.init.clone(), Vec::new()) else { return };
+        // Its samples were written before, one by one.
+        self.copied_bytes += self.waiting.release(&init, &mut self.sequence, &mut ready).unwrap_or_default();
+        events.extend(ready.into_iter().map(Event::Fragment));
+    }
+
+    fn broken_here<T>(&self, outcome: Result<T, Broken>) -> Result<T, ArrivalError> {
+        outcome.map_err(|broken| ArrivalError { what: broken.what, position: self.position, kind: Wrong::Broken })
     }
 
     /// Kind and size of the box at the front, once its header is there.
@@ -390,6 +367,7 @@ impl Arrival {
             b"moov" => {
                 let moov = self.joined(rope);
                 let init = Arc::new(Init::parse(&self.ftyp, &moov)?);
+                self.finish(events);
                 self.copied_bytes += init.bytes.len() as u64;
                 self.ends = vec![0; init.movie.traks.len()];
                 self.init = Some(Arc::clone(&init));
@@ -406,45 +384,6 @@ impl Arrival {
         }
         Ok(())
     }
-}
-
-/// Adds `shift` ticks per track to the decode times of a `moof`; a copy of the box with `tfdt` rewritten.
-/// `shifts` are (track id, ticks).
-pub fn shift_times(moof: &Bytes, shifts: &[(u32, i64)]) -> Result<Bytes, ArrivalError> {
-    let failed = |broken: Broken| ArrivalError { what: broken.what, position: broken.at as u64, kind: Wrong::Broken };
-    let mut copy = BytesMut::from(&moof[..]);
-    for child in children(moof, 8..moof.len()) {
-        let child = child.map_err(failed)?;
-        if &child.kind != b"traf" {
-            continue;
-        }
-        let (Some(header), Some(time)) = (
-            find(moof, child.body.clone(), b"tfhd").map_err(failed)?,
-            find(moof, child.body.clone(), b"tfdt").map_err(failed)?,
-        ) else {
-            continue;
-        };
-        if header.len() < 8 || time.len() < 8 {
-            continue;
-        }
-        let id = be32(moof, header.start + 4);
-        let shift = shifts.iter().find(|(track, _)| *track == id).map_or(0, |(_, shift)| *shift);
-        if moof[time.start] == 1 && time.len() >= 12 {
-            let moved = be64(moof, time.start + 4).saturating_add_signed(shift);
-            copy[time.start + 4..time.start + 12].copy_from_slice(&moved.to_be_bytes());
-        } else {
-            let moved = i64::from(be32(moof, time.start + 4)).saturating_add(shift);
-            let Ok(moved) = u32::try_from(moved) else {
-                return Err(ArrivalError {
-                    what: "a 32-bit tfdt cannot hold the time of a stream this long".to_owned(),
-                    position: time.start as u64,
-                    kind: Wrong::Broken,
-                });
-            };
-            copy[time.start + 4..time.start + 8].copy_from_slice(&moved.to_be_bytes());
-        }
-    }
-    Ok(copy.freeze())
 }
 
 #[cfg(test)]

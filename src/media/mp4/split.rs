@@ -1,6 +1,6 @@
 //! A fragment that arrives, divided into chunks: new `moof`s over the same media bytes, each as soon as these are there.
 //!
-//! PURE. What is longer than fits its part is divided at the samples where the [`Cadence`] says so, and at keyframes,
+//! PURE. What is longer than fits its part is divided where the [`Cadence`] says so, and at keyframes,
 //! where viewers can join; other tracks follow by decode time. What this file does not know how to divide (encryption,
 //! sample groups, data outside the `mdat`) stays whole. Source: ISO/IEC 14496-12 §8.8.
 
@@ -42,6 +42,15 @@ pub(super) struct Planned {
     pub(super) keyframe: bool,
     pub(super) begins: Mark,
     pub(super) ends: Mark,
+    /// What it has of each track, where it is whole and lacks some of them.
+    pub(super) lone: Option<Vec<Own>>,
+}
+
+/// Samples of one track, and where they lie in the `mdat` box.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) samples: Vec<Sample>,
+    pub(super) ranges: Vec<Range<u64>>,
 }
 
 impl Planned {
@@ -80,9 +89,10 @@ pub(super) fn plan(
     let (cuts, last) = cuts(&samples, init, main, cadence);
     let whole = !samples.divisible || (cuts.len() == 1 && !samples.misplaced);
     let mut planned = VecDeque::with_capacity(cuts.len());
+    let of_all = 0..ends.len();
     for (n, cut) in cuts.iter().enumerate() {
         let of = |track: usize| &samples.tracks[track][cut.ranges[track].clone()];
-        let runs: Vec<TrackRun> = (0..ends.len()).filter_map(|track| run(init, track, of(track))).collect();
+        let runs: Vec<TrackRun> = of_all.clone().filter_map(|track| run(init, track, of(track))).collect();
         // A chunk without pictures is no place to join a stream that has some.
         let keyframe = match of(main).first() {
             Some(first) => first.sync,
@@ -93,10 +103,14 @@ pub(super) fn plan(
         } else {
             *sequence = sequence.wrapping_add(1);
             let (moof, mdat) = write(*sequence, init, of)?;
-            (moof, mdat, ranges((0..ends.len()).flat_map(of), head.mdat_at))
+            (moof, mdat, ranges(of_all.clone().flat_map(of), head.mdat_at))
         };
+        let lacks = samples.divisible && cuts.len() == 1 && !runs.is_empty() && runs.len() < of_all.len();
+        let own =
+            |track: usize| Own { samples: of(track).to_vec(), ranges: self::ranges(of(track).iter(), head.mdat_at) };
+        let lone = lacks.then(|| of_all.clone().map(own).collect());
         let ends = cuts.get(n + 1).map_or(last, |next| next.begins);
-        planned.push_back(Planned { moof, mdat, ranges, runs, keyframe, begins: cut.begins, ends });
+        planned.push_back(Planned { moof, mdat, ranges, runs, keyframe, begins: cut.begins, ends, lone });
     }
     Ok(planned)
 }
@@ -203,7 +217,8 @@ fn cuts(samples: &Samples, init: &Init, main: usize, cadence: &mut Cadence) -> (
     (cuts, ends)
 }
 
-fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
+/// The samples of one track in a chunk, if there are any.
+pub(super) fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
     let start = samples.first()?.dts;
     let end = samples.iter().map(|s| s.dts.saturating_add(i64::from(s.duration))).max()?;
     let bytes = samples.iter().map(|s| u64::from(s.size)).sum();
@@ -212,7 +227,11 @@ fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
 }
 
 /// A `moof`, and the header of the `mdat` that follows it.
-fn write<'a>(sequence: u32, init: &Init, of: impl Fn(usize) -> &'a [Sample]) -> Result<(Bytes, Bytes), Broken> {
+pub(super) fn write<'a>(
+    sequence: u32,
+    init: &Init,
+    of: impl Fn(usize) -> &'a [Sample],
+) -> Result<(Bytes, Bytes), Broken> {
     let tracks = init.track_count();
     let write = |data: u32| {
         let (mut boxes, mut data) = (Boxes::new(), data);
