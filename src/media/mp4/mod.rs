@@ -4,8 +4,9 @@
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
 //! [`fmp4`] (chunks that play on their own, written with [`write`]). For live streams:
-//! [`arrival`], [`split`], [`filling`].
+//! [`arrival`], [`split`], [`filling`]; and [`align`] with [`merge`] where tracks arrive apart.
 
+pub mod align;
 pub mod arrival;
 pub(crate) mod boxes;
 pub(crate) mod build;
@@ -16,6 +17,7 @@ mod filling;
 pub(crate) mod fmp4;
 pub(crate) mod fragments;
 pub(crate) mod frames;
+mod merge;
 pub(crate) mod moov;
 pub(crate) mod order;
 pub(crate) mod sample;
