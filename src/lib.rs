@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod ingest;
+pub mod lazy;
 pub mod library;
 pub mod live;
 pub mod media;

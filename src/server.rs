@@ -9,6 +9,7 @@ use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
 use crate::ingest::tcp;
+use crate::lazy::Components;
 use crate::library::{KeyError, Library, LibraryConfig, Locks, WriteKey};
 use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Streams};
@@ -66,21 +67,33 @@ pub enum StartError {
 }
 
 /// Starts everything and returns as soon as connections are accepted.
-pub fn start(config: Config) -> Result<Running, StartError> {
+pub fn start(config: Config, components: &Arc<Components>) -> Result<Running, StartError> {
+    let warm = config.warm.clone();
+    let running = components.step("server", || start_parts(config, components))?;
+    // What runs in the background begins when connections are accepted.
+    running.edge.library.start_background();
+    components.warm(&warm);
+    Ok(running)
+}
+
+fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, StartError> {
     let started = Instant::now();
     let drain = CancellationToken::new();
     check_file_limit(config.connections_max);
-    let listeners = listen("listen", config.listen, config.core_count())?;
-    let admin_listeners = listen("admin", config.admin, 1)?;
-    let tcp_listeners = listen_tcp(&config)?;
+    let bound = components.step("listeners", || {
+        let media = listen("listen", config.listen, config.core_count())?;
+        Ok::<_, StartError>((media, listen("admin", config.admin, 1)?, listen_tcp(&config)?))
+    });
+    let (listeners, admin_listeners, tcp_listeners) = bound?;
     // Where it cannot be made, nothing is kept; what needs it says so.
     let _ = std::fs::create_dir_all(&config.state_dir);
     let locks = Locks::take([("state_dir", config.state_dir.as_path()), ("library", &config.library)])?;
-    let library = Library::open(library_config(&config))?;
-    let (recorder, jobs) = recorder(&config, &library);
+    let library_config = library_config(&config, components);
+    let library = components.step("library", || Library::open(library_config))?;
+    let (recorder, jobs) = recorder(&config, &library, components);
     let token = config.admin_token.clone().map(WriteKey::new).transpose();
     let token = token.map_err(|error| StartError::Key(format!("admin_token: {error}")))?;
-    let (write_key, generated_key) = write_key(&config)?;
+    let (write_key, generated_key) = components.step("write key", || write_key(&config))?;
     let numbers = Arc::new(NumberFile::open(&config.state_dir).map_err(StartError::Numbers)?);
     let traffic = Arc::new(Traffic::default());
     let edge = Arc::new(Edge {
@@ -89,6 +102,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         streams: Arc::new(Streams::new(live_config(&config), Arc::clone(&numbers) as _)),
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
+        components: Arc::clone(components),
         read_pool: Pool::new("read", config.read_threads),
         plan_pool: Pool::new("plan", PLAN_THREADS),
         drain: drain.clone(),
@@ -96,13 +110,15 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         config,
     });
     let admin_end = CancellationToken::new();
-    let recording = start_recorder(&edge, jobs).map_err(StartError::Thread)?;
     let (media, admin) = (listeners.address, admin_listeners.address);
     let tcp = tcp_listeners.iter().map(|listener| (listener.stream.clone(), listener.address)).collect();
-    let cores = start_media(&edge, listeners, traffic).map_err(StartError::Thread)?;
-    let admin_thread = start_admin(&edge, admin_listeners, token, admin_end.clone()).map_err(StartError::Thread)?;
-    let ingest_thread = start_tcp(&edge, tcp_listeners).map_err(StartError::Thread)?;
-    edge.library.start_background();
+    let threads = components.step("threads", || {
+        let recording = start_recorder(&edge, jobs)?;
+        let cores = start_media(&edge, listeners, traffic)?;
+        let admin_thread = start_admin(&edge, admin_listeners, token, admin_end.clone())?;
+        Ok((recording, cores, admin_thread, start_tcp(&edge, tcp_listeners)?))
+    });
+    let (recording, cores, admin_thread, ingest_thread) = threads.map_err(StartError::Thread)?;
     Ok(Running {
         media,
         admin,
@@ -180,8 +196,10 @@ fn write_key(config: &Config) -> Result<(WriteKey, Option<String>), StartError> 
     Ok((key, generated))
 }
 
-fn library_config(config: &Config) -> LibraryConfig {
+fn library_config(config: &Config, components: &Components) -> LibraryConfig {
     LibraryConfig {
+        opened: components.tally("index"),
+        indexed: components.tally("background index"),
         state_dir: Some(config.state_dir.clone()),
         poll: Some(config.poll_interval.0).filter(|interval| !interval.is_zero()),
         upload_bytes_max: config.upload_bytes_max.0,
@@ -203,13 +221,26 @@ fn live_config(config: &Config) -> LiveConfig {
     }
 }
 
-/// The recorder; off where the library takes no videos. Takes up what a crash interrupted.
-fn recorder(config: &Config, library: &Library) -> (Arc<Recorder>, Option<UnboundedReceiver<Job>>) {
-    if !library.is_writable() {
-        return (Arc::new(Recorder::off(library.clone())), None);
+/// The recorder; off where the library takes no videos. Takes up what a crash interrupted: only where there is such a
+/// recording is its directory read, and then before anybody can ask for the video.
+fn recorder(
+    config: &Config,
+    library: &Library,
+    components: &Components,
+) -> (Arc<Recorder>, Option<UnboundedReceiver<Job>>) {
+    let is_writable = library.is_writable();
+    let interrupted = is_writable && library.has_interrupted_recordings();
+    let recorded = library.clone();
+    let recordings = components.add("recordings", move |_| {
+        if interrupted {
+            record::recover::recover(&recorded);
+        }
+        Ok(())
+    });
+    if interrupted && let Err(error) = recordings.wait(|| "start".to_owned()) {
+        tracing::error!(%error, "take up interrupted recordings");
     }
-    record::recover::recover(library);
-    if !config.record {
+    if !is_writable || !config.record {
         return (Arc::new(Recorder::off(library.clone())), None);
     }
     let (recorder, jobs) = Recorder::new(library.clone());
@@ -225,11 +256,12 @@ fn start_recorder(edge: &Arc<Edge>, jobs: Option<UnboundedReceiver<Job>>) -> io:
     Cores::start("record", false, tasks.into_iter().collect())
 }
 
-/// Ends streams whose publisher stayed away, and all of them when the server drains.
+/// Ends streams whose publisher stayed away, and all of them when the server drains; releases idle components.
 async fn tidy_streams(edge: Arc<Edge>) {
     const EVERY: Duration = Duration::from_millis(250);
     while tokio::time::timeout(EVERY, edge.drain.cancelled()).await.is_err() {
         edge.streams.tidy();
+        edge.components.release_idle(edge.config.idle_release.0);
     }
     edge.streams.end_all();
 }
@@ -281,10 +313,12 @@ fn start_admin(
     end: CancellationToken,
 ) -> io::Result<Cores> {
     let routes = admin::routes(Arc::clone(edge));
+    // Who hangs up wants no profile any more, and another may begin one.
+    let limits = Limits { half_close: false, ..limits(&edge.config) };
     let tasks = listeners.sockets.into_iter().map(|listener| {
         let service = AdminService::new(routes.clone(), token.clone());
         let service = move |conn| service.of(conn);
-        let server = Server { service, limits: limits(&edge.config), traffic: Arc::default(), drain: end.clone() };
+        let server = Server { service, limits, traffic: Arc::default(), drain: end.clone() };
         let edge = Arc::clone(edge);
         move || async move {
             tokio::spawn(tidy_streams(edge));
@@ -310,5 +344,6 @@ fn limits(config: &Config) -> Limits {
         idle_time: config.idle_time.0,
         stall_limit: config.stall_limit.0,
         drain_limit: config.drain_limit.0,
+        half_close: true,
     }
 }

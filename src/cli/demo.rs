@@ -4,11 +4,13 @@
 use super::publish::Publisher;
 use super::{fail, say, serve};
 use crate::config::{Config, Settings};
+use crate::lazy::Components;
 use crate::observe::log;
 use crate::server::{self, Running};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 /// 20 seconds of H.264 and AAC with burnt-in drop-frame timecode; assets/demo.sh makes it.
@@ -27,7 +29,7 @@ pub(super) struct Arguments {
     log: String,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &Arguments, components: &Arc<Components>) -> ExitCode {
     let directory = match Temporary::create() {
         Ok(directory) => directory,
         Err(error) => return fail(1, &format!("cannot make a temporary library: {error}")),
@@ -50,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => return fail(super::USAGE, &error),
     };
     log::init(&config);
-    match server::start(config) {
+    match server::start(config, components) {
         Ok(running) => {
             go_live(&running, directory.0.join("library/demo.mp4"), key);
             serve::serve(running, greet)

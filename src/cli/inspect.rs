@@ -2,6 +2,7 @@
 
 use super::{fail, say};
 use crate::http::chunk::seek_json;
+use crate::lazy::Components;
 use crate::media::index::{Container, Index, Position, Seek, Summary, TrackKind};
 use crate::media::time::{Label, TimeError};
 use crate::store::MappedFile;
@@ -21,8 +22,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match inspect(arguments) {
+pub(super) fn run(arguments: &Arguments, components: &Components) -> ExitCode {
+    match inspect(arguments, components) {
         Ok(text) => {
             say!("{text}");
             ExitCode::SUCCESS
@@ -36,9 +37,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn inspect(arguments: &Arguments) -> Result<String, Failure> {
-    let file = MappedFile::open(&arguments.file)?;
-    let index = Index::open(Index::build(&file)?.into())?;
+fn inspect(arguments: &Arguments, components: &Components) -> Result<String, Failure> {
+    let file = components.step("open", || MappedFile::open(&arguments.file))?;
+    let entry = components.step("index", || Index::build(&file))?;
+    let index = Index::open(entry.into())?;
     let id = arguments.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let Some(timecode) = &arguments.timecode else {
         return Ok(if arguments.json {

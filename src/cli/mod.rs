@@ -5,8 +5,12 @@ mod inspect;
 mod publish;
 mod serve;
 
+use crate::lazy::{Components, HEADER, Row};
+use crate::profile::{stack, symbols};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// A media server that streams video without copying it and measures itself while it does.
 #[derive(Parser)]
@@ -25,6 +29,9 @@ Examples:
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// Print what the start took, and each component as it is initialised, in the columns of python -X importtime
+    #[arg(long, global = true)]
+    startup_times: bool,
 }
 
 #[derive(Subcommand)]
@@ -37,19 +44,39 @@ enum Command {
     Publish(publish::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
+    /// Name addresses; the server asks it of a child process
+    #[command(name = symbols::COMMAND, hide = true)]
+    Symbols,
 }
 
 /// Exit code of wrong usage or a wrong configuration.
 const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
-    // A closed pipe (`weir inspect … | head`) ends quietly: Rust ignores SIGPIPE, writes then fail and are dropped.
-    match Arguments::parse().command {
-        Command::Serve(arguments) => serve::run(*arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Publish(arguments) => publish::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
+    stack::prepare();
+    let components = Components::new(Instant::now());
+    let arguments = components.step("arguments", Arguments::parse);
+    if arguments.startup_times {
+        announce(&components);
     }
+    // A closed pipe (`weir inspect … | head`) ends quietly: Rust ignores SIGPIPE, writes then fail and are dropped.
+    match arguments.command {
+        Command::Serve(arguments) => serve::run(*arguments, &components),
+        Command::Demo(arguments) => demo::run(&arguments, &components),
+        Command::Publish(arguments) => publish::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments, &components),
+        Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        },
+    }
+}
+
+/// Prints the table's lines as they come, on standard error as importtime does.
+fn announce(components: &Arc<Components>) {
+    eprintln!("{HEADER}");
+    components.rows().iter().for_each(|row| eprintln!("{}", row.line()));
+    components.announce(|row: &Row| eprintln!("{}", row.line()));
 }
 
 /// Prints an error as a person wants to read it.

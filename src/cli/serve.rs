@@ -2,12 +2,14 @@
 
 use super::{USAGE, fail, say};
 use crate::config::{Config, ConfigError, Settings};
+use crate::lazy::Components;
 use crate::observe::log;
 use crate::server::{self, Running};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,9 +29,9 @@ pub(super) struct Arguments {
     settings: Settings,
 }
 
-pub(super) fn run(arguments: Arguments) -> ExitCode {
+pub(super) fn run(arguments: Arguments, components: &Arc<Components>) -> ExitCode {
     let check = arguments.check;
-    let config = match resolve(arguments) {
+    let config = match components.step("config", || resolve(arguments)) {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),
     };
@@ -37,8 +39,8 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
         say!("the configuration is valid");
         return ExitCode::SUCCESS;
     }
-    log::init(&config);
-    match server::start(config) {
+    components.step("log", || log::init(&config));
+    match server::start(config, components) {
         Ok(running) => serve(running, |_| {}),
         Err(error) => fail(1, &error),
     }

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use tcp::TcpStream;
 use units::{ByteSize, Span};
 
+/// The names that may stand in `warm`; a test holds them against the components that a server has.
+pub const COMPONENTS: &[&str] = &["recordings"];
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -61,6 +64,8 @@ pub struct Config {
     pub tcp: Vec<TcpStream>,
     pub tcp_preamble: Option<SocketAddr>,
     pub tcp_public: bool,
+    pub warm: Vec<String>,
+    pub idle_release: Span,
     pub read_threads: usize,
 }
 
@@ -115,6 +120,8 @@ impl Default for Config {
             tcp: Vec::new(),
             tcp_preamble: None,
             tcp_public: false,
+            warm: Vec::new(),
+            idle_release: Span::from_secs(0),
             read_threads: 8,
         }
     }
@@ -210,6 +217,8 @@ impl Settings {
             record,
             tcp,
             tcp_public,
+            warm,
+            idle_release,
             read_threads,
         );
         config.check()?;
@@ -290,6 +299,9 @@ impl Config {
         }
         if !self.tcp_public && self.tcp.iter().any(|stream| !stream.address.ip().is_loopback()) {
             return wrong("tcp", "an address other than loopback lets anybody publish: tcp_public = true allows it");
+        }
+        if let Some(unknown) = self.warm.iter().find(|name| !COMPONENTS.contains(&name.as_str())) {
+            return wrong("warm", &format!("there is no component {unknown}; there are {}", COMPONENTS.join(", ")));
         }
         let origin = self.cors_origin.as_str();
         let is_origin = origin.starts_with("http://") || origin.starts_with("https://");

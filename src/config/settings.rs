@@ -123,6 +123,13 @@ pub struct Settings {
     /// Let tcp listen on other addresses than loopback, where whoever connects may publish [default: false]
     #[arg(long, env = "WEIR_TCP_PUBLIC", value_name = "BOOL")]
     pub tcp_public: Option<bool>,
+    /// Components to initialise in the background once the listeners are up, instead of at their first use; may be
+    /// repeated [default: none]
+    #[arg(long, env = "WEIR_WARM", value_name = "NAME", value_delimiter = ',')]
+    pub warm: Option<Vec<String>>,
+    /// Release components that nobody has used for this long; 0 keeps them [default: 0]
+    #[arg(long, env = "WEIR_IDLE_RELEASE", value_name = "TIME")]
+    pub idle_release: Option<Span>,
     /// Threads that wait for the disk on behalf of viewers [default: 8]
     #[arg(long, env = "WEIR_READ_THREADS", value_name = "N")]
     pub read_threads: Option<usize>,

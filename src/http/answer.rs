@@ -31,6 +31,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// The request as the table of components names it: without its query, which may hold a key.
+    pub fn asked(&self) -> String {
+        format!("{} {}", self.method, self.uri.path())
+    }
+
     /// Writes need the key; asked before the body is read.
     pub fn authorize(&self) -> Result<(), Problem> {
         match credentials::authorized(self.headers.get(AUTHORIZATION), &self.edge.write_key) {

@@ -126,7 +126,7 @@ pub async fn resolve(
     position: Position,
 ) -> Result<Seek, Problem> {
     let _timed = call.timing.stage(Stage::Resolve);
-    let index = videos::index(&call.edge, video).await?;
+    let index = videos::index(call, video).await?;
     let found = if index.needs_source() {
         let file = Arc::clone(file);
         let job = call.edge.read_pool.run(move || index.resolve(&*file, &position));

@@ -51,7 +51,7 @@ pub async fn chunk(
     let file = videos::open(call, video).await?;
     let index = {
         let _timed = call.timing.stage(Stage::Resolve);
-        videos::index(&call.edge, video).span(site!(Stage::Resolve.name())).await?
+        videos::index(call, video).span(site!(Stage::Resolve.name())).await?
     };
     let planning = {
         let (file, index) = (Arc::clone(&file), Arc::clone(&index));

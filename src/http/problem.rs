@@ -4,6 +4,7 @@
 
 use super::query::QueryError;
 use super::range::unsatisfied;
+use crate::lazy::Unready;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RETRY_AFTER,
@@ -193,6 +194,14 @@ impl From<QueryError> for Problem {
             Some(name) => problem.with("parameter", name),
             None => problem,
         }
+    }
+}
+
+impl From<Unready> for Problem {
+    fn from(unready: Unready) -> Self {
+        let seconds = unready.retry_after.as_millis().div_ceil(1000);
+        let retry_after = u64::try_from(seconds).unwrap_or(u64::MAX).max(1);
+        Self::unavailable(unready.to_string(), retry_after).with("component", unready.component)
     }
 }
 

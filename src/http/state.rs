@@ -1,6 +1,7 @@
 //! What handlers may reach; shared by all cores.
 
 use crate::config::Config;
+use crate::lazy::Components;
 use crate::library::{Library, WriteKey};
 use crate::live::Streams;
 use crate::observe::metrics::Metrics;
@@ -16,6 +17,8 @@ pub struct Edge {
     pub streams: Arc<Streams>,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
+    /// The table of what is initialised at its first use.
+    pub components: Arc<Components>,
     /// Where viewers' page faults and index look-ups wait for the disk.
     pub read_pool: Pool,
     /// Where chunks are planned: a long one takes a while, and must not keep viewers waiting.

@@ -37,6 +37,15 @@ pub enum IndexError {
     Io(Arc<io::Error>),
 }
 
+/// What stays in memory of an index that was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// All of it: a request needs it.
+    Open,
+    /// What the list of videos tells. The entry is opened by the first request that needs it.
+    Summary,
+}
+
 /// How far the background indexer is. `done == total`: nothing is pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -98,6 +107,15 @@ impl Library {
     /// The index of a video: open, cached, or built now. Concurrent calls share one build, and it goes on when the
     /// caller that started it goes away.
     pub async fn index(&self, video: &Arc<Video>) -> Result<Arc<Index>, IndexError> {
+        self.index_for(video, || format!("video {}", video.id())).await
+    }
+
+    /// The same; `payer` tells who asked, should it have to be opened or built.
+    pub async fn index_for(
+        &self,
+        video: &Arc<Video>,
+        payer: impl FnOnce() -> String,
+    ) -> Result<Arc<Index>, IndexError> {
         if let Some(index) = self.inner.opened_index(video) {
             return Ok(index);
         }
@@ -105,11 +123,12 @@ impl Library {
             return Err(reason.clone().into());
         }
         let (mut outcome, start) = join(video);
+        let _waiting = start.is_none().then(|| self.inner.config.opened.waiting());
         if let Some(start) = start {
-            let (inner, video) = (Arc::clone(&self.inner), Arc::clone(video));
+            let (inner, video, payer) = (Arc::clone(&self.inner), Arc::clone(video), payer());
             inner.indexing.requests.fetch_add(1, Ordering::Relaxed);
             self.inner.index_pool.spawn(move || {
-                inner.fly(&video, &start);
+                inner.fly(&video, Keep::Open, &payer, &start);
                 inner.indexing.requests.fetch_sub(1, Ordering::Relaxed);
             });
         }
@@ -148,8 +167,10 @@ impl Inner {
     }
 
     /// Brings one flight to its end on this thread and tells everyone who waits.
-    fn fly(&self, video: &Arc<Video>, outcome: &watch::Sender<FlightOutcome>) {
-        let result = catch_unwind(AssertUnwindSafe(|| self.load_or_build(video))).unwrap_or_else(|_| {
+    fn fly(&self, video: &Arc<Video>, keep: Keep, payer: &str, outcome: &watch::Sender<FlightOutcome>) {
+        let tally = if keep == Keep::Open { &self.config.opened } else { &self.config.indexed };
+        let load = || catch_unwind(AssertUnwindSafe(|| self.load_or_build(video, keep)));
+        let result = tally.build(payer, load).unwrap_or_else(|_| {
             let error = io::Error::other("panic while loading the index");
             Err(IndexError::Io(Arc::new(error)))
         });
@@ -158,12 +179,12 @@ impl Inner {
         outcome.send_replace(Some(result));
     }
 
-    fn load_or_build(&self, video: &Arc<Video>) -> Result<Arc<Index>, IndexError> {
+    fn load_or_build(&self, video: &Arc<Video>, keep: Keep) -> Result<Arc<Index>, IndexError> {
         if let Some(index) = self.opened_index(video) {
             return Ok(index);
         }
         match self.cache.load(video) {
-            Some(Cached::Index(index, bytes)) => return Ok(self.keep(video, index, bytes)),
+            Some(Cached::Index(index, bytes)) => return Ok(self.learn(video, index, bytes, keep)),
             Some(Cached::None(reason)) => return Err(self.keep_none(video, reason)),
             None => {}
         }
@@ -172,12 +193,12 @@ impl Inner {
                 self.cache.store_index(video, &entry);
                 // The mapped entry takes no memory of ours, so it is preferred to the one just built.
                 if let Some(Cached::Index(index, bytes)) = self.cache.load(video) {
-                    return Ok(self.keep(video, index, bytes));
+                    return Ok(self.learn(video, index, bytes, keep));
                 }
                 let bytes = entry.len() as u64;
                 let index = Index::open(Bytes::from(entry));
                 let index = index.map_err(|error| IndexError::Malformed(error.to_string()))?;
-                Ok(self.keep(video, Arc::new(index), bytes))
+                Ok(self.learn(video, Arc::new(index), bytes, keep))
             }
             Err(IndexError::Unsupported(text)) => Err(self.learn_none(video, NoIndex::Unsupported(text))),
             Err(IndexError::Malformed(text)) => Err(self.learn_none(video, NoIndex::Malformed(text))),
@@ -201,10 +222,12 @@ impl Inner {
         }
     }
 
-    fn keep(&self, video: &Arc<Video>, index: Arc<Index>, bytes: u64) -> Arc<Index> {
+    fn learn(&self, video: &Arc<Video>, index: Arc<Index>, bytes: u64, keep: Keep) -> Arc<Index> {
         let _ = video.known.set(Known::Ready(Arc::new(index.summary().clone())));
-        video.index.put(Arc::clone(&index), self.indexes.tick());
-        self.indexes.add(video, bytes);
+        if keep == Keep::Open {
+            video.index.put(Arc::clone(&index), self.indexes.tick());
+            self.indexes.add(video, bytes);
+        }
         index
     }
 
@@ -285,7 +308,7 @@ fn index_pending(library: &Weak<Inner>, poke: &Poke, prune: bool) -> Option<()> 
         if let Some(video) = video.upgrade().filter(|v| v.known.get().is_none()) {
             // Otherwise a request is at it.
             if let (_, Some(start)) = join(&video) {
-                inner.fly(&video, &start);
+                inner.fly(&video, Keep::Summary, "start", &start);
             }
         }
         let busy = || inner.indexing.requests.load(Ordering::Relaxed) > 0;

@@ -9,13 +9,14 @@ use super::shelf::{Kind, Shelf};
 use super::video::{Opener, Video};
 use super::watch::{self, Message};
 use super::{hidden::Hidden, parts::Parts};
+use crate::lazy::Tally;
 use crate::media::index::Index;
 use crate::store::Pool;
 use arc_swap::{ArcSwap, Guard};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// How a library is opened. [`LibraryConfig::new`] has the defaults.
 #[derive(Clone)]
@@ -49,6 +50,9 @@ pub struct LibraryConfig {
     pub index_threads: usize,
     /// What turns a file into an index entry.
     pub parser: Parser,
+    /// Where it is written down what requests paid for opening index entries, and what the background indexer does.
+    pub opened: Tally,
+    pub indexed: Tally,
     /// Bytes an upload may write before writing fails as on a full disk; `None`: the disk decides. For tests.
     pub write_fails_after: Option<u64>,
 }
@@ -71,6 +75,8 @@ impl LibraryConfig {
             write_threads: 4,
             index_threads: 2,
             parser: Arc::new(|file| Index::build(file)),
+            opened: Tally::unlisted(),
+            indexed: Tally::unlisted(),
             write_fails_after: None,
         }
     }
@@ -120,7 +126,6 @@ impl Library {
         let files = Kind { used: |video| video.file.used(), clear: |video| video.file.clear() };
         let opener = Arc::new(Opener {
             pool: Pool::new("open", 2),
-            started: Instant::now(),
             files: Shelf::new(files, config.files_open_max, u64::MAX),
             changed: Mutex::new(messages.clone()),
         });

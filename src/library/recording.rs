@@ -58,6 +58,11 @@ impl Library {
         Err(UploadError::NameTaken { id: format!("{stem}.{extension}") })
     }
 
+    /// Whether a crash interrupted recordings: one look at a directory that is mostly not there.
+    pub fn has_interrupted_recordings(&self) -> bool {
+        !self.inner.recordings.names().is_empty()
+    }
+
     /// The recordings that a crash interrupted.
     pub fn interrupted_recordings(&self) -> Vec<RecordingFile> {
         let mut found = Vec::new();

@@ -1,7 +1,10 @@
 //! The admin listener: liveness, readiness, metrics, profiles. It has a thread and a runtime of its own, so it answers
 //! while every media core is busy.
 
+mod jobs;
+mod pprof;
 mod profile;
+mod startup;
 
 use crate::http::credentials::{self, Access};
 use crate::http::problem::Problem;
@@ -32,10 +35,14 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(pprof::routes())
         .merge(profile::routes())
+        .merge(startup::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
         .fallback(async || {
-            Problem::not_found("nothing is here; there are /debug/profile, /metrics, /healthz and /readyz")
+            Problem::not_found(
+                "nothing is here; there are /debug/pprof/, /debug/profile, /debug/startup, /metrics, /healthz, /readyz",
+            )
         })
         .with_state(edge)
 }

@@ -1,0 +1,126 @@
+//! What is initialised when: nothing that nobody needs, and the table tells who paid.
+
+use crate::support::client::{self, Connection};
+use crate::support::oracle;
+use crate::support::publisher::eventually;
+use crate::support::server::Server;
+use serde_json::Value;
+use std::process::Command;
+
+fn rows(server: &Server) -> Vec<Value> {
+    let response = server.admin_get("/debug/startup?format=json");
+    assert_eq!(response.status, 200, "{response:?}");
+    serde_json::from_slice::<Vec<Value>>(&response.body).unwrap()
+}
+
+fn row(server: &Server, component: &str) -> Value {
+    let found = rows(server).into_iter().find(|row| row["component"] == component);
+    found.unwrap_or_else(|| panic!("no component {component}"))
+}
+
+/// Everything that is not a step of the start, with its state.
+fn components(server: &Server) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let rows = rows(server).into_iter().filter(|row| row["paid_by"] != "start");
+    let mut found: Vec<_> = rows.map(|row| (text(&row["component"]), text(&row["state"]))).collect();
+    found.sort();
+    found
+}
+
+/// A server with a video that the background indexer has looked at.
+fn with_video() -> Server {
+    let server = Server::builder().video(&oracle::vector("allintra.mp4"), "a.mp4").start();
+    eventually("the background index", || row(&server, "background index")["initialised"] == 1);
+    server
+}
+
+fn cold(names: &[&str]) -> Vec<(String, String)> {
+    names.iter().map(|name| ((*name).to_owned(), "cold".to_owned())).collect()
+}
+
+#[test]
+fn nothing_is_initialised_before_it_is_needed() {
+    let server = with_video();
+    let at_start = cold(&["index", "recordings"]);
+    assert_eq!(components(&server), at_start);
+    // A chunk by offset needs no index.
+    assert_eq!(server.get("/videos/a.mp4/chunk?offset=0&size=1000").status, 200);
+    assert_eq!(components(&server), at_start);
+    // A chunk by time needs that of its video, and of no other.
+    assert_eq!(server.get("/videos/a.mp4/chunk?time=1&size=1000&key=secret").status, 200);
+    let index = row(&server, "index");
+    assert_eq!((index["state"].as_str(), index["initialised"].as_u64()), (Some("ready"), Some(1)));
+    assert_eq!(index["paid_by"], "GET /videos/a.mp4/chunk");
+    assert!(index["self_us"].as_u64() > Some(0) && index["waiters"] == 0, "{index}");
+    assert_eq!(row(&server, "recordings")["state"], "cold");
+}
+
+#[test]
+fn a_hundred_concurrent_first_requests_pay_once() {
+    let server = with_video();
+    let requests: Vec<_> = (0..100)
+        .map(|_| {
+            let media = server.media;
+            std::thread::spawn(move || client::request(media, "GET", "/videos/a.mp4/seek?frame=1", &[], b"").status)
+        })
+        .collect();
+    assert!(requests.into_iter().all(|request| request.join().unwrap() == 200));
+    assert_eq!(row(&server, "index")["initialised"], 1);
+}
+
+#[test]
+fn the_table_as_text() {
+    let server = Server::builder().start();
+    let response = server.admin_get("/debug/startup");
+    assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
+    let text = response.text();
+    assert!(text.starts_with("self [us] | cumulative | component"), "{text}");
+    let library = text.lines().find(|line| line.contains("|   library")).unwrap();
+    let columns: Vec<&str> = library.split('|').map(str::trim).collect();
+    assert!(columns[0].parse::<u64>().unwrap() <= columns[1].parse::<u64>().unwrap());
+    assert!(text.lines().any(|line| line.contains("- | recordings") && line.ends_with("| cold")), "{text}");
+    let wrong = server.admin_get("/debug/startup?format=xml");
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.text().contains("text"), "{wrong:?}");
+    assert_eq!(server.get("/debug/startup").status, 404, "never on the media listener");
+    let mut connection = Connection::open(server.admin);
+    assert_eq!(connection.call("POST", "/debug/startup", &[], b"").unwrap().status, 405);
+}
+
+#[test]
+fn what_is_warm_is_initialised_in_the_background() {
+    let server = Server::builder().argument("--warm", "recordings").start();
+    eventually("warm", || row(&server, "recordings")["state"] == "ready");
+    assert_eq!(row(&server, "recordings")["paid_by"], "warm");
+}
+
+#[test]
+fn an_unknown_component_cannot_be_warmed() {
+    let output = Command::new(env!("CARGO_BIN_EXE_weir")).args(["serve", "--check", "--warm", "x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("warm: there is no component x; there are ") && text.contains("recordings"), "{text}");
+}
+
+#[test]
+fn every_command_prints_its_start_up_times() {
+    let video = oracle::vector("allintra.mp4");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let output = command.arg("inspect").arg(&video).arg("--startup-times").output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    let names: Vec<&str> = text.lines().filter_map(|line| line.rsplit(" | ").next()).map(str::trim).collect();
+    assert_eq!(names, ["component", "arguments", "open", "index"], "{text}");
+}
+
+#[test]
+fn serve_prints_each_component_as_it_comes() {
+    let server = Server::builder()
+        .video(&oracle::vector("allintra.mp4"), "a.mp4")
+        .argument("--startup-times", "--warm=recordings");
+    let server = server.start();
+    let log = server.log();
+    let at = |name: &str| log.lines().position(|line| line.ends_with(&format!("|   {name}"))).unwrap();
+    assert!(at("listeners") < at("library") && at("library") < at("threads"), "{log}");
+    eventually("the line of the component", || server.log().lines().any(|line| line.ends_with("| recordings")));
+}
