@@ -25,10 +25,17 @@ function play(article) {
     video.playsInline = true;
     video.preload = "none";
     video.src = src;
+    if (article.dataset.hls) video.addEventListener("error", () => setTimeout(() => again(article, video), 2000));
     article.querySelector(".still").replaceChildren(video);
     article.classList.add("open");
   }
   return video;
+}
+
+// A stream that has just begun has too few segments for some browsers.
+function again(article, video) {
+  video.src = source(article);
+  video.play().catch(() => {});
 }
 
 function say(article, text, wrong) {

@@ -23,7 +23,8 @@ const SCRIPTS = {
 };
 const PUBLISHED = {
   mp4: ['-f', 'mp4', '-movflags', 'frag_every_frame+empty_moov+default_base_moof'],
-  ts: ['-f', 'mpegts', '-flush_packets', '1'],
+  // Shaka wants sound that begins in every part: a packet of its own for each frame of it.
+  ts: ['-f', 'mpegts', '-flush_packets', '1', '-pes_payload_size', '0'],
 };
 const PLAYERS = ['hls.js', 'shaka', 'native'];
 

@@ -5,6 +5,7 @@ use crate::support::client::{Connection, Response};
 use crate::support::oracle;
 use crate::support::publisher::{BY_FRAME, BY_KEYFRAME, eventually, plays, push, state};
 use crate::support::server::Server;
+use crate::support::tmpfs::Tmpfs;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -248,7 +249,8 @@ fn a_publisher_that_returns_goes_on_in_the_same_recording() {
 #[test]
 fn a_full_disk_stops_the_recording_and_nothing_else() {
     let builder = Server::builder().argument("--space-reserve", "0").allow("not recorded").allow("recording stopped");
-    let Some(_mounted) = Tmpfs::mount(&builder.library(), "16m") else { return };
+    let mounted = Tmpfs::mount(&builder.library(), "16m");
+    let _mounted = mounted.expect("the right to mount a tmpfs: run this test as root");
     let server = builder.start();
     let ballast = server.library().join(".ballast");
     let directory = tempfile::tempdir().unwrap();
@@ -280,21 +282,4 @@ fn a_full_disk_stops_the_recording_and_nothing_else() {
         let tail = oracle::decode(&second);
         assert!(tail.len() > 20 && sent.ends_with(&tail), "the second file has {} frames", tail.len());
     });
-}
-
-/// A small file system of its own, where mounting is allowed.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(path: &Path, size: &str) -> Option<Self> {
-        let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).output();
-        mounted.is_ok_and(|o| o.status.success()).then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

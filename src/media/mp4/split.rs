@@ -19,6 +19,8 @@ use std::ops::Range;
 /// Samples of one fragment: three hours of sound.
 const SAMPLES_MAX: u64 = 1 << 19;
 const MDAT_HEADER: u64 = 8;
+/// Chunks of one fragment: a keyframe at each of 1,000 pictures.
+const CHUNKS_MAX: usize = 1024;
 
 /// A fragment whose `moof` is there and whose `mdat` begins.
 pub(super) struct Head<'a> {
@@ -195,6 +197,8 @@ fn cuts(samples: &Samples, init: &Init, main: usize, cadence: &mut Cadence) -> (
     }
     let next_us = if length <= cadence.targets().part_us { length } else { unit(last, last).length() };
     let ends = cadence.end(next_us);
+    // Samples without bytes cost a publisher nothing.
+    starts.truncate(CHUNKS_MAX);
     let mut cuts: Vec<Cut> = Vec::with_capacity(starts.len());
     for (n, (_, begins)) in starts.iter().enumerate() {
         let next = starts.get(n + 1).map(|(next, _)| *next);
