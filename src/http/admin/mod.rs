@@ -1,6 +1,8 @@
 //! The admin listener: liveness, readiness, metrics, profiles. It has a thread and a runtime of its own, so it answers
 //! while every media core is busy.
 
+mod bench;
+mod bench_page;
 mod profile;
 mod startup;
 
@@ -35,10 +37,11 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/metrics", get(metrics))
         .merge(profile::routes())
         .merge(startup::routes())
+        .merge(bench::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
         .fallback(async || {
             Problem::not_found(
-                "nothing is here; there are /debug/profile, /debug/startup, /metrics, /healthz and /readyz",
+                "nothing is here; there are /debug/profile, /debug/startup, /debug/bench, /metrics, /healthz and /readyz",
             )
         })
         .with_state(edge)
