@@ -75,6 +75,12 @@ pub enum Decision {
     PreconditionFailed,
 }
 
+/// Whether a request has a condition at all; most have none, and are spared the rest.
+pub fn asks(fields: &HeaderMap) -> bool {
+    const CONDITIONS: [HeaderName; 5] = [IF_MATCH, IF_UNMODIFIED_SINCE, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE];
+    fields.keys().any(|name| CONDITIONS.contains(name))
+}
+
 /// Evaluates the conditions in the order of §13.2.2. `current` is `None` when there is no representation (a PUT that
 /// would create one); `now` is the server's wall clock, as in `Date`.
 pub fn evaluate(fields: &HeaderMap, access: Access, current: Option<&Validators>, now: SystemTime) -> Decision {

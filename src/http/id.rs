@@ -1,6 +1,7 @@
 //! The id of a video in a path: one segment, `/` written as `%2F`, looked up and never joined to a path.
 
 use super::problem::Problem;
+use crate::observe::metrics::segments;
 use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
@@ -13,13 +14,17 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// The `{id}` of `/videos/{id}` and of every route below it, decoded.
 pub fn of(uri: &Uri) -> Result<Cow<'_, str>, Problem> {
-    decode(uri.path().split('/').nth(2).unwrap_or_default())
+    decode(segments(uri.path()).nth(1).unwrap_or_default())
 }
 
 fn decode(raw: &str) -> Result<Cow<'_, str>, Problem> {
-    let id = percent_decode_str(raw)
-        .decode_utf8()
-        .map_err(|_| Problem::bad_request("the id is not UTF-8 once %XX is decoded"))?;
+    let id = if raw.bytes().any(|byte| byte == b'%') {
+        let decoded = percent_decode_str(raw).decode_utf8();
+        decoded.map_err(|_| Problem::bad_request("the id is not UTF-8 once %XX is decoded"))?
+    } else {
+        // Nothing to decode, and no other checks to be made again.
+        Cow::Borrowed(raw)
+    };
     if id.is_empty() {
         return Err(Problem::not_found("an id is missing; /videos lists them"));
     }

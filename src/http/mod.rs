@@ -40,6 +40,9 @@ const PUBLISH: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 const READ_WRITE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
 /// The route table of the media listener. HEAD is answered like GET; hyper leaves the body out.
+///
+/// Every request pays for the size of this future, which is that of its largest handler: those that are large and
+/// seldom called are boxed.
 async fn route(route: Route, call: Call) -> Answer {
     let method = call.method.clone();
     let read = method == Method::GET || method == Method::HEAD;
@@ -48,16 +51,16 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::Script if read => Ok(page::script()),
         Route::Style if read => Ok(page::style()),
         Route::Videos if read => videos::list(&call),
-        Route::Video if read => videos::one(&call).await,
-        Route::Video if method == Method::PUT => upload::put(call).await,
-        Route::Video if method == Method::DELETE => upload::delete(&call).await,
+        Route::Video if read => Box::pin(videos::one(&call)).await,
+        Route::Video if method == Method::PUT => Box::pin(upload::put(call)).await,
+        Route::Video if method == Method::DELETE => Box::pin(upload::delete(&call)).await,
         Route::File if read => videos::file(&call).await,
-        Route::Chunk if read => chunk::chunk(&call).await,
-        Route::Seek if read => chunk::seek(&call).await,
-        Route::Upload if read => upload::missing(&call).await,
+        Route::Chunk if read => Box::pin(chunk::chunk(&call)).await,
+        Route::Seek if read => Box::pin(chunk::seek(&call)).await,
+        Route::Upload if read => Box::pin(upload::missing(&call)).await,
         Route::Live if read => live::list(&call),
-        Route::LiveStream if method == Method::PUT || method == Method::POST => live::publish(call).await,
-        Route::LiveStream if method == Method::DELETE => live::end(&call).await,
+        Route::LiveStream if method == Method::PUT || method == Method::POST => Box::pin(live::publish(call)).await,
+        Route::LiveStream if method == Method::DELETE => Box::pin(live::end(&call)).await,
         Route::LiveStream if read => live::one(&call),
         Route::LiveBody if read => live::stream(&call),
         Route::LiveFile if read => live_file::file(&call),

@@ -206,18 +206,8 @@ pub fn content_range(range: &Range<u64>, len: u64) -> String {
 /// Digits of 2^64-1.
 const DIGITS_MAX: usize = 20;
 
-pub(super) fn push_decimal(text: &mut String, mut value: u64) {
-    let mut digits = [0_u8; DIGITS_MAX];
-    let mut at = DIGITS_MAX;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    text.extend(digits[at..].iter().map(|&digit| char::from(digit)));
+pub(super) fn push_decimal(text: &mut String, value: u64) {
+    text.push_str(itoa::Buffer::new().format(value));
 }
 
 /// `Content-Range` of a 416 (§15.5.17).

@@ -63,8 +63,7 @@ impl Representation {
 
     /// The answer to GET or HEAD.
     pub fn answer(self, call: &Call) -> Answer {
-        let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
-        match conditional::evaluate(&call.headers, Access::Read, Some(&validators), SystemTime::now()) {
+        match self.decide(&call.headers) {
             Decision::NotModified => self.not_modified(),
             Decision::PreconditionFailed => {
                 Err(Problem::precondition_failed("the video is not the one that If-Match or If-Unmodified-Since names"))
@@ -77,6 +76,14 @@ impl Representation {
                 self.send(call, resolved)
             }
         }
+    }
+
+    fn decide(&self, fields: &HeaderMap) -> Decision {
+        if !conditional::asks(fields) {
+            return Decision::Proceed { range: true };
+        }
+        let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
+        conditional::evaluate(fields, Access::Read, Some(&validators), SystemTime::now())
     }
 
     fn send(self, call: &Call, resolved: Resolved) -> Answer {
@@ -137,14 +144,17 @@ impl Representation {
         content_type: Option<HeaderValue>,
         body: MediaBody,
     ) -> Answer {
-        let length = http_body::Body::size_hint(&body).exact().unwrap_or(0);
-        let body = if call.method == Method::HEAD { Body::Empty } else { Body::Media(Box::new(body)) };
-        let mut response = Response::new(body);
+        let head = call.method == Method::HEAD;
+        // A GET's length is written by hyper, which asks its body.
+        let length = head.then(|| http_body::Body::size_hint(&body).exact().unwrap_or(0));
+        let mut response = Response::new(if head { Body::Empty } else { Body::Media(Box::new(body)) });
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.reserve(HEADERS);
         headers.insert(CONTENT_TYPE, content_type.unwrap_or_else(|| self.content_type.clone()));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        if let Some(length) = length {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         if let Some(range) = content_range {
             headers.insert(CONTENT_RANGE, header(range)?);

@@ -89,24 +89,36 @@ pub fn version(video: &Video) -> &str {
 
 /// By extension; what is in the file (codecs) is told by the index once it is there.
 pub fn content_type(video: &Video) -> HeaderValue {
-    let extension = video.id().rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
-    HeaderValue::from_static(match extension.as_deref() {
-        Some("mp4" | "m4v" | "cmfv" | "m4s") => "video/mp4",
-        Some("m4a" | "cmfa") => "audio/mp4",
-        Some("mov") => "video/quicktime",
-        Some("ts" | "m2ts" | "mts" | "m2t") => "video/mp2t",
-        Some("webm") => "video/webm",
-        Some("mkv") => "video/x-matroska",
-        Some("mp3") => "audio/mpeg",
-        Some("jpg" | "jpeg") => "image/jpeg",
-        Some("png") => "image/png",
-        Some("json") => "application/json",
-        Some("txt" | "md") => "text/plain; charset=utf-8",
-        Some("m3u8") => "application/vnd.apple.mpegurl",
-        Some("vtt") => "text/vtt",
-        _ => "application/octet-stream",
-    })
+    let extension = video.id().rsplit_once('.').map_or("", |(_, extension)| extension);
+    let found = CONTENT_TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(extension));
+    found.map_or(HeaderValue::from_static("application/octet-stream"), |(_, content_type)| content_type.clone())
 }
+
+/// Extensions, and what they are sent as; checked and made once, when Weir is compiled.
+static CONTENT_TYPES: [(&str, HeaderValue); 22] = [
+    ("mp4", HeaderValue::from_static("video/mp4")),
+    ("m4v", HeaderValue::from_static("video/mp4")),
+    ("cmfv", HeaderValue::from_static("video/mp4")),
+    ("m4s", HeaderValue::from_static("video/mp4")),
+    ("m4a", HeaderValue::from_static("audio/mp4")),
+    ("cmfa", HeaderValue::from_static("audio/mp4")),
+    ("mov", HeaderValue::from_static("video/quicktime")),
+    ("ts", HeaderValue::from_static("video/mp2t")),
+    ("m2ts", HeaderValue::from_static("video/mp2t")),
+    ("mts", HeaderValue::from_static("video/mp2t")),
+    ("m2t", HeaderValue::from_static("video/mp2t")),
+    ("webm", HeaderValue::from_static("video/webm")),
+    ("mkv", HeaderValue::from_static("video/x-matroska")),
+    ("mp3", HeaderValue::from_static("audio/mpeg")),
+    ("jpg", HeaderValue::from_static("image/jpeg")),
+    ("jpeg", HeaderValue::from_static("image/jpeg")),
+    ("png", HeaderValue::from_static("image/png")),
+    ("json", HeaderValue::from_static("application/json")),
+    ("txt", HeaderValue::from_static("text/plain; charset=utf-8")),
+    ("md", HeaderValue::from_static("text/plain; charset=utf-8")),
+    ("m3u8", HeaderValue::from_static("application/vnd.apple.mpegurl")),
+    ("vtt", HeaderValue::from_static("text/vtt")),
+];
 
 /// The JSON of one video (docs/api.md).
 pub fn describe(video: &Video) -> Value {

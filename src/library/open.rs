@@ -16,7 +16,7 @@ use arc_swap::{ArcSwap, Guard};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// How a library is opened. [`LibraryConfig::new`] has the defaults.
 #[derive(Clone)]
@@ -126,7 +126,6 @@ impl Library {
         let files = Kind { used: |video| video.file.used(), clear: |video| video.file.clear() };
         let opener = Arc::new(Opener {
             pool: Pool::new("open", 2),
-            started: Instant::now(),
             files: Shelf::new(files, config.files_open_max, u64::MAX),
             changed: Mutex::new(messages.clone()),
         });

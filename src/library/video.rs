@@ -5,7 +5,7 @@
 
 use super::shelf::{Kind, Shelf, Slot};
 use crate::media::index::{Index, Summary};
-use crate::store::{MappedFile, Pool};
+use crate::store::{MappedFile, Pool, coarse_ms};
 use bytes::Bytes;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// Which bytes a file held when it was listed. Times in ns since the epoch.
@@ -105,7 +105,6 @@ const CHECK_EVERY_MS: u64 = 200;
 /// What opening files needs: where it runs, how many stay open, whom to tell about changes.
 pub(super) struct Opener {
     pub(super) pool: Pool,
-    pub(super) started: Instant,
     pub(super) files: Shelf,
     pub(super) changed: Mutex<mpsc::Sender<super::watch::Message>>,
 }
@@ -134,7 +133,7 @@ pub struct Video {
     pub(super) came_later: bool,
     opener: Arc<Opener>,
     opening: Mutex<()>,
-    /// When the open file is to be checked again, in ms since the library was opened.
+    /// When the open file is to be checked again, in ms of [`coarse_ms`].
     check_at_ms: AtomicU64,
     pub(super) file: Slot<MappedFile>,
     pub(super) index: Slot<Index>,
@@ -196,7 +195,7 @@ impl Video {
     /// checked that the open file still holds the bytes that were listed.
     pub async fn file(self: &Arc<Self>) -> Result<Arc<MappedFile>, FileError> {
         if let Some(file) = self.file.get(self.opener.files.tick()) {
-            let now_ms = self.opener.started.elapsed().as_millis() as u64;
+            let now_ms = coarse_ms();
             if now_ms >= self.check_at_ms.load(Ordering::Relaxed) {
                 // One fstat of an open file: answered from the inode in memory.
                 self.check(file.file())?;

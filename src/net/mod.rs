@@ -10,6 +10,7 @@ mod malformed;
 mod sendfile;
 pub mod serve;
 pub mod stream;
+mod turn;
 
 pub use conn::{Conn, Traffic};
 pub use core::{Cores, raise_file_limit};

@@ -3,6 +3,7 @@
 use super::conn::{Conn, Phase};
 use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
+use super::turn;
 use crate::profile::{Span, Stage, site, span};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
@@ -12,11 +13,6 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// One turn writes at most this much, so that fast readers of large ranges do not delay small requests on their core:
-/// about 60 µs of copying, or of passing references. hyper writes until the socket blocks, and tokio's own
-/// budget counts operations, not bytes.
-const TURN_COPIED_BYTES: usize = 256 << 10;
-const TURN_REFERENCED_BYTES: usize = 1 << 20;
 /// hyper passes at most 64 slices (hyper 1.12, `MAX_WRITEV_BUFS`).
 const SLICES_MAX: usize = 64;
 
@@ -42,7 +38,7 @@ struct Replacement {
 impl Stream {
     /// `paced`: the connection's congestion control paces, so everything is copied into the socket.
     pub fn new(socket: TcpStream, conn: Arc<Conn>, paced: bool) -> Self {
-        let turn = turn_bytes(!paced);
+        let turn = turn::bytes(!paced);
         Self { socket, conn, turn, by_reference: !paced, unread: Bytes::new(), replacement: None }
     }
 
@@ -74,13 +70,14 @@ impl Stream {
 
     /// Ends the turn: the task is polled again after the others of this core.
     fn give_way(&mut self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
-        self.turn = turn_bytes(self.by_reference);
+        self.turn = turn::bytes(self.by_reference);
         self.conn.set_gave_way(true);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    /// `brief`: there is no more to write than a short turn takes.
+    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>], brief: bool) -> Poll<io::Result<usize>> {
         let _span = span!(Stage::Write.name());
         self.conn.set_gave_way(false);
         let by_reference = if self.by_reference { self.poll_sendfile(cx, slices) } else { None };
@@ -92,12 +89,17 @@ impl Stream {
             Poll::Ready(Ok(written)) => {
                 self.turn = self.turn.saturating_sub(written);
                 self.conn.set_write_blocked(false);
-                self.conn.count_write(written as u64, self.media_of(slices, written));
+                let media = self.media_of(slices, written);
+                // With a head in it, it is the beginning of an answer, and not the rest of a long one.
+                if brief && media < written as u64 {
+                    turn::note_brief();
+                }
+                self.conn.count_write(written as u64, media);
                 Poll::Ready(Ok(written))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                self.turn = turn_bytes(self.by_reference);
+                self.turn = turn::bytes(self.by_reference);
                 self.conn.set_write_blocked(true);
                 Poll::Pending
             }
@@ -139,10 +141,6 @@ impl Stream {
         }
         media
     }
-}
-
-fn turn_bytes(by_reference: bool) -> usize {
-    if by_reference { TURN_REFERENCED_BYTES } else { TURN_COPIED_BYTES }
 }
 
 impl AsyncRead for Stream {
@@ -187,7 +185,7 @@ impl AsyncWrite for Stream {
             return self.poll_replacement(cx, total);
         }
         if total <= self.turn {
-            return self.write(cx, slices);
+            return self.write(cx, slices, total <= turn::SHORT_BYTES);
         }
         let mut cut = [IoSlice::new(&[]); SLICES_MAX];
         let mut left = self.turn;
@@ -201,7 +199,7 @@ impl AsyncWrite for Stream {
                 break;
             }
         }
-        self.write(cx, &cut[..count])
+        self.write(cx, &cut[..count], false)
     }
 
     /// True, or hyper copies every body into its own buffer.

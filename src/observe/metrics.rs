@@ -75,7 +75,7 @@ impl Route {
 
     /// The route of a request path, as the route table has it.
     pub fn of(path: &str) -> Self {
-        let mut segments = path.split('/').skip(1);
+        let mut segments = segments(path);
         let mut next = || segments.next();
         match (next(), next(), next(), next()) {
             (Some(""), None, ..) => Self::Page,
@@ -94,6 +94,18 @@ impl Route {
             _ => Self::Other,
         }
     }
+}
+
+/// What stands between the slashes of a path, the one at its front left out. Bytes are compared, which in short texts
+/// is faster than the search for a char.
+pub fn segments(path: &str) -> impl Iterator<Item = &str> {
+    let mut rest = path.get(1..);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let slash = text.bytes().position(|byte| byte == b'/');
+        rest = slash.map(|at| &text[at + 1..]);
+        Some(slash.map_or(text, |at| &text[..at]))
+    })
 }
 
 /// What the server counts.

@@ -14,3 +14,4 @@ pub mod residency;
 
 pub use mapped::MappedFile;
 pub use pool::Pool;
+pub use residency::coarse_ms;

@@ -60,6 +60,36 @@ class Fixtures:
         for n in range(START_VIDEOS):
             shutil.copyfile(minute, os.path.join(self.many, f"v{n:04}.mp4"))
 
+    def camera(self, period):
+        """40 s of 4 Mb/s, one keyframe, a fragment per `period` seconds."""
+        path = os.path.join(self.work, f"camera-{round(period * 1000)}ms.mp4")
+        if not os.path.exists(path):
+            part = path.replace(".mp4", ".part.mp4")
+            self._ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=40", "-pix_fmt", "yuv420p", "-c:v", "libx264",
+                         "-preset", "ultrafast", "-tune", "zerolatency", "-g", "100000", "-keyint_min", "100000",
+                         "-sc_threshold", "0", "-b:v", "4M", "-minrate", "4M", "-maxrate", "4M", "-bufsize", "1M",
+                         "-x264-params", "nal-hrd=cbr:force-cfr=1", "-movflags", "+empty_moov+default_base_moof",
+                         "-frag_duration", str(round(period * 1_000_000)), part)
+            os.rename(part, path)
+        return path
+
+    def segments(self, seconds):
+        """The same as files of some seconds each, in the library; a file with their URLs for nginx."""
+        whole = self.camera(0.04)
+        with open(whole, "rb") as file:
+            data = file.read()
+        size = len(data) * seconds // 40
+        count = len(data) // size
+        for n in range(count):
+            path = self.path(f"segment{n}.m4s")
+            if not os.path.exists(path):
+                with open(path, "wb") as file:
+                    file.write(data[n * size:(n + 1) * size])
+        urls = os.path.join(self.work, "segments.urls")
+        with open(urls, "w", encoding="utf-8") as file:
+            file.writelines(f"/segment{n}.m4s\n" for n in range(count))
+        return urls
+
     @staticmethod
     def seek_times(count=600, seconds=86_000):
         """Moments of the day, in seconds; always the same ones."""

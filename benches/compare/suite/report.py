@@ -2,8 +2,10 @@
 
 import statistics
 
+from . import report_live, startup
 from .rows import SIZES, interval
 from .servers import NGINX_COLD_VARIANTS, NGINX_VARIANTS
+from .tables import number, ratio, show, table, verdict
 
 # Largest allowed ratio of Weir's CPU per GB to nginx's best and to the write loop's best (DESIGN.md section 9).
 CPU_BUDGETS = {"20m": (0.55, 1.10), "1m": (0.85, 1.08), "256k": (0.97, 1.08)}
@@ -79,7 +81,8 @@ def render(results):
     rows, facts = results["rows"], results["machine"]
     parts = [INTRO, machine_table(results, facts)]
     sections = (("range", range_section), ("idle", idle_section), ("index", index_section), ("seek", seek_section),
-                ("cold", cold_section), ("start", start_section))
+                ("cold", cold_section), ("live", report_live.live_section), ("ingest", report_live.ingest_section),
+                ("start", start_section), (startup.NAME, startup.section))
     verdicts = []
     bodies = [section([r for r in rows if r["kind"] == kind], verdicts) for kind, section in sections
               if any(r["kind"] == kind for r in rows)]
@@ -105,11 +108,6 @@ def machine_table(results, facts):
     return table("## Machine", ["what", "value"], lines)
 
 
-def table(title, head, lines):
-    text = f"{title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n"
-    return text + "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
 def pick(row, family, figure, largest=False):
     """The per-round values of a family's best server for this figure, and its label."""
     members = {label: row["servers"][label][figure] for label, name in row["families"].items() if name == family}
@@ -119,25 +117,6 @@ def pick(row, family, figure, largest=False):
     best = max if largest else min
     label = best(members, key=lambda name: statistics.median(members[name]))
     return label, members[label]
-
-
-def ratio(ours, theirs):
-    """Interval of the per-round ratios."""
-    return interval([a / b for a, b in zip(ours, theirs) if b])
-
-
-def show(found, digits=2):
-    if not found:
-        return "–"
-    return f"{found['median']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
-
-
-def number(values, digits=0):
-    return f"{statistics.median(values):,.{digits}f}" if values else "–"
-
-
-def verdict(verdicts, what, budget, found, kept):
-    verdicts.append([what, budget, found, "yes" if kept else "**no**"])
 
 
 def range_section(rows, verdicts):

@@ -28,9 +28,10 @@ COLD_STREAM_RATE = 10
 class Bench:
     """Everything a row needs: options, the load client, the fixtures, and where progress goes."""
 
-    def __init__(self, options, drain, floor, weir, fixtures, say):
-        self.options, self.drain, self.floor, self.weir = options, drain, floor, weir
-        self.fixtures, self.say = fixtures, say
+    def __init__(self, options, programs, fixtures, say):
+        self.options, self.fixtures, self.say = options, fixtures, say
+        self.drain, self.floor, self.fanout, self.weir, self.xiu = (
+            programs.get(name) for name in ("drain", "floor", "fanout", "weir", "xiu"))
         self.retries_left = options.retries
         self.congestion = ""
         self.noisy = self.measured = 0
@@ -47,23 +48,27 @@ class Bench:
         return json.loads(done.stdout.splitlines()[-1])
 
     def load(self, entrant, groups, seconds, warmup, seed, core=1, copy=False):
-        """One measurement; repeated when somebody else used the machine meanwhile, as long as there are retries."""
+        """One measurement of the load client."""
         command = ["load", "--addr", entrant.address, "--seconds", str(seconds), "--warmup", str(warmup),
                    "--seed", str(seed), "--pid", ",".join(map(str, entrant.server.pids()))]
         if copy:
             command.append("--copy")
         for group in groups:
             command += ["--group", group]
+        return self.quietly(entrant.server, lambda: self.client(*command, core=core, timeout=seconds + warmup + 60))
+
+    def quietly(self, server, measure):
+        """Measures, again if somebody else used the machine meanwhile, as long as there are retries."""
         while True:
             clock = machine.Clock()
-            before = own_cpu_seconds(entrant.server)
+            before = own_cpu_seconds(server)
             try:
-                result = self.client(*command, core=core, timeout=seconds + warmup + 60)
+                result = measure()
             except RuntimeError as error:
-                ended = entrant.server.process.poll()
+                ended = server.process.poll()
                 state = "runs" if ended is None else f"has ended with {ended}"
-                raise RuntimeError(f"{entrant.label}, which {state}: {error}") from error
-            result["foreign_cores"] = clock.foreign(own_cpu_seconds(entrant.server) - before)
+                raise RuntimeError(f"{server.name}, which {state}: {error}") from error
+            result["foreign_cores"] = clock.foreign(own_cpu_seconds(server) - before)
             quiet = result["foreign_cores"] <= FOREIGN_CORES_MAX
             if quiet or self.retries_left == 0:
                 self.measured += 1

@@ -146,6 +146,16 @@ def weir(binary, library, work, core=0):
     command, address = weir_command(binary, library, state)
     return Server("weir", command, {"weir": address}, core, {"WEIR_LOG": "warn"})
 
+def xiu(target, install, say):
+    """xiu from the crate registry, below the target directory, where it is or should be installed; else None."""
+    root = os.path.join(target, "xiu")
+    binary = os.path.join(root, "bin", "xiu")
+    if not os.path.exists(binary) and install:
+        say("install xiu")
+        subprocess.run(["cargo", "install", "--quiet", "xiu", "--root", root], check=True)
+    return binary if os.path.exists(binary) else None
+
+
 def install_nginx(say):
     """nginx from Debian, if it is missing."""
     if shutil.which("nginx"):

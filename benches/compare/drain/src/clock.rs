@@ -36,3 +36,22 @@ fn read(clock: libc::clockid_t) -> Result<u64, String> {
     }
     Ok(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
 }
+
+/// Resident memory of these processes, in KiB.
+pub fn resident_kb(pids: &[libc::pid_t]) -> u64 {
+    let of = |pid: &libc::pid_t| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    pids.iter().filter_map(of).sum()
+}
+
+/// What the kernel holds for TCP in this network namespace, both ends of every connection, in KiB.
+pub fn tcp_buffers_kb() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let pages = text.lines().find(|line| line.starts_with("TCP:")).and_then(|line| line.split("mem ").nth(1));
+    // SAFETY: takes no pointers.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    pages.and_then(|pages| pages.trim().parse::<u64>().ok()).unwrap_or(0) * page / 1024
+}

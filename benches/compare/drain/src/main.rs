@@ -1,16 +1,19 @@
 //! A load client that discards bodies in the kernel, so that it costs little beside the server it measures.
 //!
 //! `drain load` runs groups of connections for a fixed time, `verify` compares bodies with the file they come from,
-//! `idle` holds connections open, `start` times a server from its exec to the first byte, `evict` drops a file from the
+//! `idle` holds connections open, `live` publishes a stream and views it, `ingest` publishes many, `start` times a server from its exec to the first byte, `evict` drops a file from the
 //! page cache. Each prints one JSON object per line. It speaks only as much HTTP/1.1 as a benchmark needs and must not
 //! know which server it talks to.
 
 mod args;
 mod clock;
 mod connection;
+mod fragments;
 mod group;
 mod idle;
+mod live;
 mod load;
+mod publish;
 mod rng;
 mod socket;
 mod start;
@@ -27,6 +30,9 @@ const USAGE: &str = "usage:
   drain verify --addr A:P --path PATH --file FILE --sizes N[,N] [--count N] [--seed N]
   drain idle   --addr A:P --path PATH --connections N      holds until its standard input ends
   drain start  --addr A:P --path PATH --timeout S -- COMMAND [ARGUMENT...]
+  drain live   --addr A:P --view PATH --viewers N [--stalled N] [--seconds S] [--warmup S] [--pid N[,N]]
+               [--publish PATH --key KEY --file FRAGMENTED.mp4 --period S]      without a file somebody else publishes
+  drain ingest --addr A:P --path PATH --key KEY --file FRAGMENTED.mp4 --publishers N --seconds S [--pid N[,N]]
   drain evict  --file FILE
 sizes take the suffixes k, m and g (1024^n)";
 
@@ -38,6 +44,8 @@ fn main() -> ExitCode {
         "verify" => verify::run(&args),
         "idle" => idle::run(&args),
         "start" => start::run(&args),
+        "live" => live::run(&args),
+        "ingest" => publish::ingest(&args),
         "evict" => socket::evict(&args),
         _ => Err(USAGE.to_owned()),
     });

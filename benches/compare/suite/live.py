@@ -1,0 +1,156 @@
+"""The live rows: one publisher and its viewers, and many publishers.
+
+The publisher sends fragments at the pace of a camera and marks each; a tenth of the viewers look for the marks, so the
+delay of a fragment is known from the publisher's write to the viewer's read. Whoever does not take part in a row (no
+nginx, no xiu) is left out of it.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+import urllib.request
+
+from . import servers
+from .rows import Entrant
+
+KEY = "a-key-for-benchmarks"
+FRAME_SECONDS, BATCH_SECONDS = 0.04, 0.36
+# name: viewers that read, viewers that never do, seconds between two writes of the publisher.
+ROWS = {
+    "live-1": (1, 0, FRAME_SECONDS),
+    "live-100": (100, 0, FRAME_SECONDS),
+    "live-1000": (1000, 0, FRAME_SECONDS),
+    "live-1000-360ms": (1000, 0, BATCH_SECONDS),
+    "live-1000-stalled": (900, 100, FRAME_SECONDS),
+}
+INGEST_ROWS = {"ingest-1": 1, "ingest-32": 32}
+NAMES = [*ROWS, *INGEST_ROWS]
+SEGMENT_SECONDS = 1
+
+
+def row(bench, name):
+    if name in INGEST_ROWS:
+        return ingest_row(bench, name, INGEST_ROWS[name])
+    return viewers_row(bench, name, *ROWS[name])
+
+
+def start_weir(bench):
+    """A fresh server without recordings; returns it and where its metrics are."""
+    fixtures = bench.fixtures
+    state = os.path.join(fixtures.work, "state-live")
+    shutil.rmtree(state, ignore_errors=True)
+    command, address = servers.weir_command(bench.weir, fixtures.library, state)
+    admin = command[command.index("--admin") + 1]
+    server = servers.Server("weir", [*command, "--write-key", KEY, "--record", "false"], {"weir": address}, 0,
+                            {"WEIR_LOG": "warn"})
+    return server, admin
+
+
+def counters(admin):
+    """Weir's own counters: {name: value}."""
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("weir_bytes"))
+    return {name: float(value) for name, value in pairs}
+
+
+def viewers_row(bench, name, viewers, stalled, period):
+    """Each server in turn, forwards and backwards, started afresh: memory counts from an empty window."""
+    seconds, warmup = (2.0, 1.0) if bench.options.quick else (4.0, 1.5)
+    fixture = bench.fixtures.camera(period)
+    common = ["--viewers", str(viewers), "--stalled", str(stalled), "--seconds", str(seconds), "--warmup", str(warmup)]
+    publish = ["--publish", "/live/cam", "--view", "/live/cam/stream", "--key", KEY, "--file", fixture, "--period",
+               str(period)]
+
+    def weir():
+        server, admin = start_weir(bench)
+        before = counters(admin)
+        run = measure(bench, server, [*publish, *common])
+        after = counters(admin)
+        grown = {key: after[key] - before.get(key, 0) for key in after}
+        received = grown["weir_bytes_received_total"]
+        run["copied_per_received"] = grown["weir_bytes_copied_total"] / received
+        run["copied_per_sent"] = grown["weir_bytes_copied_total"] / grown["weir_bytes_sent_total"]
+        return run
+
+    def fanout():
+        address = f"{servers.HOST}:{servers.free_port()}"
+        server = servers.Server("bare loop", [bench.fanout, address], {"bare loop": address}, 0)
+        return measure(bench, server, [*publish, *common])
+
+    def nginx():
+        variants = {"sendfile": "sendfile on; tcp_nopush off;"}
+        server = servers.nginx(bench.fixtures.work, bench.fixtures.library, variants)
+        urls = bench.fixtures.segments(SEGMENT_SECONDS)
+        group = f"urls={urls},connections={viewers},rate={viewers / SEGMENT_SECONDS}"
+        run = bench.load(Entrant(server, "sendfile", ""), [group], seconds, warmup, 1)
+        return {"server_cpu_ms_per_gb": run["server_cpu_ms_per_gb"], "lost": run["groups"][0]["errors"],
+                "foreign_cores": run["foreign_cores"]}
+
+    def xiu():
+        return measure_xiu(bench, common)
+
+    entrants = {"weir": weir} if bench.weir and bench.wants("weir") else {}
+    if bench.wants("floor"):
+        entrants["bare loop"] = fanout
+    if bench.wants("nginx") and viewers >= 100 and not stalled:
+        entrants["nginx: segments as files"] = nginx
+    if bench.xiu and bench.wants("xiu") and viewers >= 100:
+        entrants["xiu: HTTP-FLV"] = xiu
+    results = {label: [] for label in entrants}
+    for _ in range(1 if bench.options.quick else 3):
+        for label in (*entrants, *reversed(entrants)):
+            try:
+                results[label].append(entrants[label]())
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                bench.say(f"  {label}: {error}")
+            finally:
+                servers.stop_all()
+    return {"row": name, "kind": "live", "viewers": viewers, "stalled": stalled, "period": period,
+            "servers": {label: runs for label, runs in results.items() if runs}}
+
+
+def measure(bench, server, arguments):
+    pids = ",".join(map(str, server.pids()))
+    address = next(iter(server.addresses.values()))
+    return bench.quietly(server, lambda: bench.client("live", "--addr", address, "--pid", pids, *arguments))
+
+
+def measure_xiu(bench, common):
+    """xiu takes RTMP; ffmpeg publishes the same file at its own speed. Its viewers see no marks."""
+    rtmp, flv = servers.free_port(), servers.free_port()
+    config = os.path.join(bench.fixtures.work, "xiu.toml")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(f"[rtmp]\nenabled = true\nport = {rtmp}\n[httpflv]\nenabled = true\nport = {flv}\n"
+                   "[log]\nlevel = \"error\"\n")
+    server = servers.Server("xiu", [bench.xiu, "-c", config], {"xiu": f"{servers.HOST}:{flv}"}, 0)
+    command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", bench.fixtures.camera(FRAME_SECONDS), "-c",
+               "copy", "-f", "flv", f"rtmp://{servers.HOST}:{rtmp}/live/cam"]
+    publisher = subprocess.Popen(["taskset", "-c", "1", *command], stdin=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL, preexec_fn=servers.prepare_child)
+    try:
+        time.sleep(1.5)
+        return measure(bench, server, ["--view", "/live/cam.flv", *common])
+    finally:
+        publisher.kill()
+        publisher.wait()
+
+
+def ingest_row(bench, name, publishers):
+    """Publishers that send as fast as they can; nobody watches."""
+    results, seconds = [], 1.0 if bench.options.quick else 2.0
+    for _ in range(2 if bench.options.quick else 5):
+        server, admin = start_weir(bench)
+        before = counters(admin)
+        pids = ",".join(map(str, server.pids()))
+        arguments = ["ingest", "--addr", server.addresses["weir"], "--path", "/live/cam", "--key", KEY, "--file",
+                     bench.fixtures.camera(FRAME_SECONDS), "--publishers", str(publishers), "--seconds", str(seconds),
+                     "--pid", pids]
+        run = bench.quietly(server, lambda: bench.client(*arguments))
+        after = counters(admin)
+        run["copied_per_received"] = ((after["weir_bytes_copied_total"] - before["weir_bytes_copied_total"])
+                                      / (after["weir_bytes_received_total"] - before["weir_bytes_received_total"]))
+        results.append(run)
+        servers.stop_all()
+    return {"row": name, "kind": "ingest", "publishers": publishers, "runs": results}
