@@ -27,7 +27,7 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 #[divan::bench(args = names(), max_time = 1)]
-fn loops(bencher: Bencher<'_, '_>, name: &String) {
+fn loops(bencher: Bencher<'_, '_>, name: &str) {
     let (benchmark, alternative) = name.split_once('/').expect("made of two names");
     let benchmark = benchmarks().iter().find(|known| known.name == benchmark).expect("a benchmark");
     let mut chosen = benchmark.alternatives.iter().filter(|known| known.name == alternative);

@@ -1,4 +1,4 @@
-//! What a run of a benchmark says: figures, ratios, warnings, where it ran; as JSON and as text in the words of `timeit`.
+//! What a run of a benchmark says: figures, ratios, warnings, where it ran; as JSON, and as text in timeit's words.
 //!
 //! Also how a report compares with an earlier one. Must not know how anything was measured.
 
@@ -122,7 +122,7 @@ impl Report {
         let Host { cpu, cores, clock, load, steal } = &self.host;
         let _ = writeln!(
             text,
-            "  build {}, {cpu}, {cores} cores, clock {clock} ({} ns a reading), loop {:.2} ns, load {load}, steal {:.1} %",
+            "  build {}, {cpu}, {cores} cores, clock {clock}, {} ns to read, loop {:.2} ns, load {load}, steal {:.1} %",
             self.build,
             self.clock_ns,
             self.loop_ns,

@@ -115,7 +115,6 @@ impl Opener {
         let files = Kind { used: |video| video.file.used(), clear: |video| video.file.clear() };
         Arc::new(Self {
             pool: Pool::new("open", 1),
-            started: Instant::now(),
             files: Shelf::new(files, 1, 1),
             changed: Mutex::new(mpsc::channel().0),
         })

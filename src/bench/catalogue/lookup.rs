@@ -48,7 +48,7 @@ pub(super) fn insert() -> Benchmark {
     Benchmark::new(
         "index-insert",
         "What does it cost to keep keyframes in order while they come in any order?",
-        "looking for the place linearly grows with the square of the number, by bisection hardly faster than the number",
+        "looking for places linearly grows with the square of their number, by bisection hardly faster than it",
     )
     .sized("keyframes of the largest table", 10_000, 100..=50_000)
     .way("linear, 1 %", |size| Ok(inserting(size / 100, linear)))

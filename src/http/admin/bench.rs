@@ -1,5 +1,5 @@
-//! `/debug/bench`: the benchmarks, a run of one, its last result. Text for a terminal, JSON for a tool, a page with bars
-//! for a browser.
+//! `/debug/bench`: the benchmarks, a run of one, its last result. Text for a terminal, JSON for a tool, a page with
+//! bars for a browser.
 
 use super::{Answer, text_of};
 use crate::bench::engine::{Event, Stopped};

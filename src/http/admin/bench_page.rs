@@ -15,7 +15,8 @@ h1{font-size:1.4rem}h2{font-size:1.05rem;margin:1.6rem 0 .1rem}p{margin:.15rem 0
 table{border-collapse:collapse;width:100%;margin:.4rem 0}td{padding:.12rem .5rem .12rem 0;vertical-align:middle}\
 td.name{width:12rem}td.time{width:11rem;white-space:nowrap;font-variant-numeric:tabular-nums}\
 .bar{background:#2f6f9f;height:.85rem;border-radius:2px;min-width:1px}\
-button{font:inherit;padding:.1rem .6rem;margin:.2rem 0}pre{background:#f2f4f6;padding:.5rem;overflow:auto;margin:.3rem 0}\
+button{font:inherit;padding:.1rem .6rem;margin:.2rem 0}\
+pre{background:#f2f4f6;padding:.5rem;overflow:auto;margin:.3rem 0}\
 @media(prefers-color-scheme:dark){body{background:#14181d;color:#dfe5ea}.shows{color:#93a0ad}.bar{background:#5aa2d6}\
 pre{background:#1e242b}}";
 

@@ -41,7 +41,7 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
         .fallback(async || {
             Problem::not_found(
-                "nothing is here; there are /debug/profile, /debug/startup, /debug/bench, /metrics, /healthz and /readyz",
+                "nothing is here; there are /debug/profile, /debug/startup, /debug/bench, /metrics, /healthz, /readyz",
             )
         })
         .with_state(edge)
