@@ -3,6 +3,8 @@
 
 mod bench;
 mod bench_page;
+mod jobs;
+mod pprof;
 mod profile;
 mod startup;
 
@@ -35,13 +37,15 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(pprof::routes())
         .merge(profile::routes())
         .merge(startup::routes())
         .merge(bench::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
         .fallback(async || {
             Problem::not_found(
-                "nothing is here; there are /debug/profile, /debug/startup, /debug/bench, /metrics, /healthz, /readyz",
+                "nothing is here; there are /debug/bench, /debug/pprof/, /debug/profile, /debug/startup, /metrics, \
+                 /healthz and /readyz",
             )
         })
         .with_state(edge)
