@@ -260,7 +260,7 @@ fn the_text_has_the_columns_of_importtime() {
     let text = text(&table.rows());
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("self [us] | cumulative | component"), "{text}");
-    assert!(lines[1].contains(" | some ") && lines[1].ends_with("ready, paid by start"), "{text}");
+    assert!(lines[1].contains(" | some ") && lines[1].ends_with(" bytes, paid by start"), "{text}");
     let columns: Vec<&str> = lines[2].split('|').map(str::trim).collect();
     assert_eq!(columns, ["-", "-", "never", "cold"]);
     let long = "x".repeat(1000);

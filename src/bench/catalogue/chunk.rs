@@ -57,8 +57,8 @@ fn limits(report: &Report) -> Vec<String> {
     let limit = |figures: &crate::bench::report::Figures| {
         let per_second = 1e9 / figures.best_ns;
         let bytes = bytes_per_second(figures.elements as f64 * per_second);
-        let clients = scaled(per_second);
-        let text = format!("{}: at most {bytes}, or {}clients in parallel", figures.name, clients);
+        let (name, clients) = (&figures.name, scaled(per_second));
+        let text = format!("{name}: at most {bytes}, or {} clients in parallel", clients.trim_end());
         format!("{text} (one CPU second by {} a chunk)", time(figures.best_ns))
     };
     report.alternatives.iter().map(limit).collect()
