@@ -8,6 +8,7 @@ use crate::live::cursor::{Cursor, Next};
 use crate::live::numbers::InMemory;
 use crate::live::stream::{Publication, Stream};
 use crate::live::window::Bounds;
+use crate::media::cadence::Targets;
 use crate::profile::{Hold, SpanExt, site, span};
 use bytes::Bytes;
 use std::hint::black_box;
@@ -64,8 +65,10 @@ pub(super) fn fanout() -> Benchmark {
 }
 
 fn fanning(elements: u64, viewers: u64) -> Result<Statement, String> {
+    let targets = Targets { part_us: 500_000, segment_us: 4_000_000 };
     let config = LiveConfig {
         window: Bounds { duration_us: 10_000_000, bytes: 64 << 20 },
+        targets,
         streams_max: 1,
         reconnect_window: Duration::from_secs(10),
         takeover: false,
@@ -76,7 +79,7 @@ fn fanning(elements: u64, viewers: u64) -> Result<Statement, String> {
     let mut publication = stream.publish(address, false).map_err(|error| error.to_string())?;
     let media = Bytes::from(sample::ts(sample::FRAME_RATE * SECONDS));
     let step = media.len() / (sample::FRAME_RATE * SECONDS / FRAMES) as usize;
-    let (mut arrival, mut at, mut parts) = (Arrival::default(), 0, 0);
+    let (mut arrival, mut at, mut parts) = (Arrival::new(targets), 0, 0);
     let mut cursors: Vec<Cursor> = (0..viewers).map(|_| stream.view(None)).collect();
     let mut push = move || {
         if at + step > media.len() {
