@@ -2,6 +2,7 @@
 
 use crate::bench::job::Jobs;
 use crate::config::Config;
+use crate::ingest::tracks::Tracks;
 use crate::lazy::{Component, Components};
 use crate::library::{Library, WriteKey};
 use crate::live::Streams;
@@ -16,6 +17,8 @@ pub struct Edge {
     pub library: Library,
     pub recorder: Arc<Recorder>,
     pub streams: Arc<Streams>,
+    /// Streams that are published in tracks.
+    pub tracks: Tracks,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
     /// The table of what is initialised at its first use.

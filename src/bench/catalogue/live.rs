@@ -2,12 +2,11 @@
 
 use super::sample;
 use crate::bench::{Benchmark, Statement};
-use crate::live::LiveConfig;
 use crate::live::arrival::{Arrival, Arrived};
 use crate::live::cursor::{Cursor, Next};
 use crate::live::numbers::InMemory;
-use crate::live::stream::{Publication, Stream};
 use crate::live::window::Bounds;
+use crate::live::{LiveConfig, Publication, Streams};
 use crate::media::cadence::Targets;
 use crate::profile::{Hold, SpanExt, site, span};
 use bytes::Bytes;
@@ -70,13 +69,15 @@ fn fanning(elements: u64, viewers: u64) -> Result<Statement, String> {
         window: Bounds { duration_us: 10_000_000, bytes: 64 << 20 },
         targets,
         streams_max: 1,
+        memory_max: 64 << 20,
         reconnect_window: Duration::from_secs(10),
         takeover: false,
         lags_max: u32::MAX,
     };
-    let stream = Stream::new("bench".to_owned(), config, Arc::new(InMemory::default()));
+    let streams = Streams::new(config, Arc::new(InMemory::default()));
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut publication = stream.publish(address, false).map_err(|error| error.to_string())?;
+    let mut publication = streams.publish("bench", address).map_err(|error| error.to_string())?;
+    let stream = streams.get("bench").ok_or("the stream is not there")?;
     let media = Bytes::from(sample::ts(sample::FRAME_RATE * SECONDS));
     let step = media.len() / (sample::FRAME_RATE * SECONDS / FRAMES) as usize;
     let (mut arrival, mut at, mut parts) = (Arrival::new(targets), 0, 0);
@@ -90,7 +91,7 @@ fn fanning(elements: u64, viewers: u64) -> Result<Statement, String> {
         pushed
     };
     // The first part of all is there, and every cursor has seen it.
-    for _ in 0..4 {
+    for _ in 0..8 {
         push()?;
         parts += follow(&mut cursors);
     }
