@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Prints what a person asked for; everything else is logged.
 
 mod adjust;
+mod bench;
 mod demo;
 mod enhance;
 mod frame;
@@ -30,7 +31,8 @@ Examples:
   weir publish film.mp4 http://127.0.0.1:8080/live/cam --loop
   weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file
   weir frame film.mp4 --timecode 01:09:14:28 -o frame.jpg
-                                               that frame as a picture"
+                                               that frame as a picture
+  weir bench chunk-slice                       what a chunk costs, on this machine"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -48,6 +50,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Push a file as a live stream, at its own speed
     Publish(publish::Arguments),
+    /// Measure Weir's hot operations on this machine, as python -m timeit does
+    Bench(bench::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
     /// Write one frame of a video as a picture
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &components),
         Command::Demo(arguments) => demo::run(&arguments, &components),
         Command::Publish(arguments) => publish::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments, &components),
         Command::Frame(arguments) => frame::run(&arguments, &components),
         Command::Adjust(arguments) => adjust::run(&arguments, &components),
