@@ -313,10 +313,12 @@ fn start_admin(
     end: CancellationToken,
 ) -> io::Result<Cores> {
     let routes = admin::routes(Arc::clone(edge));
+    // Who hangs up wants no profile any more, and another may begin one.
+    let limits = Limits { half_close: false, ..limits(&edge.config) };
     let tasks = listeners.sockets.into_iter().map(|listener| {
         let service = AdminService::new(routes.clone(), token.clone());
         let service = move |conn| service.of(conn);
-        let server = Server { service, limits: limits(&edge.config), traffic: Arc::default(), drain: end.clone() };
+        let server = Server { service, limits, traffic: Arc::default(), drain: end.clone() };
         let edge = Arc::clone(edge);
         move || async move {
             tokio::spawn(tidy_streams(edge));
@@ -342,5 +344,6 @@ fn limits(config: &Config) -> Limits {
         idle_time: config.idle_time.0,
         stall_limit: config.stall_limit.0,
         drain_limit: config.drain_limit.0,
+        half_close: true,
     }
 }

@@ -85,6 +85,7 @@ install_tools() {
     python3 -c 'import yaml' 2>/dev/null || packages+=(python3-yaml)
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
+    command -v go >/dev/null || packages+=(golang-go)
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     browser >/dev/null || packages+=(chromium)
     [ -f /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || packages+=(fonts-dejavu-core)

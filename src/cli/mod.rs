@@ -6,6 +6,7 @@ mod publish;
 mod serve;
 
 use crate::lazy::{Components, HEADER, Row};
+use crate::profile::{stack, symbols};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,12 +44,16 @@ enum Command {
     Publish(publish::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
+    /// Name addresses; the server asks it of a child process
+    #[command(name = symbols::COMMAND, hide = true)]
+    Symbols,
 }
 
 /// Exit code of wrong usage or a wrong configuration.
 const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
+    stack::prepare();
     let components = Components::new(Instant::now());
     let arguments = components.step("arguments", Arguments::parse);
     if arguments.startup_times {
@@ -60,6 +65,10 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments, &components),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments, &components),
+        Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        },
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Limits {
     pub idle_time: Duration,
     pub stall_limit: Duration,
     pub drain_limit: Duration,
+    /// A client that closes its side still waits for its answer. Where it does not, closing gives the request up.
+    pub half_close: bool,
 }
 
 /// Serves the connections of one listener until it is told to drain.
@@ -120,7 +122,7 @@ where
             .max_buf_size(self.limits.buffer_bytes_max)
             // A client that has sent its request whole may close its side: ffmpeg does so after an upload and does not
             // wait for the answer. Without this hyper would drop the request in the middle of its work.
-            .half_close(true)
+            .half_close(self.limits.half_close)
             .serve_connection(TokioIo::new(stream), service);
         Some(http)
     }

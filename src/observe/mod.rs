@@ -1,5 +1,6 @@
 //! Metrics and logging: what the server says of itself. Knows the facts others report to it, and how they are
 //! written; decides nothing.
 
+pub mod command_line;
 pub mod log;
 pub mod metrics;

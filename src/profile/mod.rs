@@ -6,19 +6,27 @@
 
 pub mod clock;
 pub mod cost;
+pub mod cpu;
 mod future;
 mod guard;
+pub mod heap;
 pub mod json;
+mod maps;
+mod marks;
 pub mod proto;
 pub mod select;
 mod site;
+mod slot;
 pub mod snapshot;
+pub mod stack;
 mod stage;
 mod switch;
+pub mod symbols;
 mod sync;
 pub mod table;
 pub mod text;
 mod thread;
+mod timers;
 mod tree;
 pub mod window;
 

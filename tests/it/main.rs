@@ -20,6 +20,7 @@ mod live;
 mod live_publish;
 mod live_record;
 mod live_ts;
+mod pprof;
 mod ranges;
 mod seek;
 mod startup;

@@ -1,6 +1,8 @@
 //! The admin listener: liveness, readiness, metrics, profiles. It has a thread and a runtime of its own, so it answers
 //! while every media core is busy.
 
+mod jobs;
+mod pprof;
 mod profile;
 mod startup;
 
@@ -33,12 +35,13 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(pprof::routes())
         .merge(profile::routes())
         .merge(startup::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
         .fallback(async || {
             Problem::not_found(
-                "nothing is here; there are /debug/profile, /debug/startup, /metrics, /healthz and /readyz",
+                "nothing is here; there are /debug/pprof/, /debug/profile, /debug/startup, /metrics, /healthz, /readyz",
             )
         })
         .with_state(edge)
