@@ -13,7 +13,7 @@ use crate::media::mp4::arrival::{ArrivalError, Fragment, shift_times};
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::mark_discontinuity;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -69,7 +69,7 @@ pub(super) struct Inner {
     end_us: i64,
     discontinuities: u64,
     received_bytes: u64,
-    pub(super) wakers: HashMap<u64, Waker>,
+    pub(super) wakers: BTreeMap<u64, Waker>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ impl Stream {
             end_us: 0,
             discontinuities: 0,
             received_bytes: 0,
-            wakers: HashMap::new(),
+            wakers: BTreeMap::new(),
         };
         let counter = || AtomicU64::new(0);
         Arc::new(Self {
@@ -304,9 +304,7 @@ impl Inner {
     }
 
     fn wake(&mut self) {
-        for (_, waker) in self.wakers.drain() {
-            waker.wake();
-        }
+        std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
     }
 }
 

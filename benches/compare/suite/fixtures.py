@@ -68,7 +68,8 @@ class Fixtures:
             part = path.replace(".mp4", ".part.mp4")
             self._ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=40", "-pix_fmt", "yuv420p", "-c:v", "libx264",
                          "-preset", "ultrafast", "-tune", "zerolatency", "-g", str(keyframe_every),
-                         "-keyint_min", str(keyframe_every), "-sc_threshold", "0", "-b:v", "4M", "-minrate", "4M", "-maxrate", "4M", "-bufsize", "1M",
+                         "-keyint_min", str(keyframe_every), "-sc_threshold", "0", "-b:v", "4M", "-minrate", "4M",
+                         "-maxrate", "4M", "-bufsize", "1M",
                          "-x264-params", "nal-hrd=cbr:force-cfr=1", "-movflags", "+empty_moov+default_base_moof",
                          "-frag_duration", str(round(period * 1_000_000)), part)
             os.rename(part, path)

@@ -25,7 +25,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 enum State {
     /// Of a playlist or a part; what came of it.
     Head(Vec<u8>),
-    Body { left: u64 },
+    Body {
+        left: u64,
+    },
 }
 
 struct Client {
