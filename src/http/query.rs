@@ -97,11 +97,7 @@ impl<'a> Query<'a> {
     }
 
     /// A value that must not be empty; `expected` continues the error text ("write …") where there is one.
-    pub fn text(
-        &self,
-        name: &'static str,
-        expected: impl FnOnce() -> String,
-    ) -> Result<Option<&str>, QueryError> {
+    pub fn text(&self, name: &'static str, expected: impl FnOnce() -> String) -> Result<Option<&str>, QueryError> {
         match self.get(name) {
             Some("") => Err(QueryError::Empty { name, expected: expected() }),
             value => Ok(value),
