@@ -47,7 +47,7 @@ pub async fn frame(call: &Call) -> Answer {
     let picture = Picture {
         etag: header(format!("\"{key}\""))?,
         content_type: options.format.content_type(),
-        cache: videos::cache_policy(&video, call)?,
+        cache: videos::cache_policy(&video, &query),
         modified: Some(video.modified()),
         more,
     };
@@ -70,7 +70,7 @@ pub async fn storyboard(call: &Call) -> Answer {
     let picture = Picture {
         etag: header(format!("\"{key}\""))?,
         content_type: format.content_type(),
-        cache: videos::cache_policy(&video, call)?,
+        cache: videos::cache_policy(&video, &query),
         modified: Some(video.modified()),
         more: Vec::new(),
     };
