@@ -107,6 +107,7 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
         plan_pool: Pool::new("plan", PLAN_THREADS),
         drain: drain.clone(),
         run_id: run_id()?,
+        limits: limits(&config),
         config,
     });
     let admin_end = CancellationToken::new();
@@ -273,7 +274,7 @@ fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) ->
         let (shared, peers) = (Arc::clone(edge), Arc::clone(&peers));
         let server = Server {
             service: move |conn| EdgeService::new(Arc::clone(&shared), Arc::clone(&peers), conn),
-            limits: limits(&edge.config),
+            limits: edge.limits,
             traffic: Arc::clone(&traffic),
             drain: edge.drain.clone(),
         };

@@ -2,6 +2,7 @@
 
 mod demo;
 mod inspect;
+mod profile;
 mod publish;
 mod serve;
 
@@ -24,7 +25,8 @@ Examples:
   weir demo                                    a sample video, and every URL worth opening
   weir serve --library ~/Videos                serve a directory at http://127.0.0.1:8080
   weir publish film.mp4 http://127.0.0.1:8080/live/cam --loop
-  weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file"
+  weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file
+  weir profile http://127.0.0.1:9090           where a running server's time goes"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -42,6 +44,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Push a file as a live stream, at its own speed
     Publish(publish::Arguments),
+    /// Print where a running server's time goes
+    Profile(profile::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
     /// Name addresses; the server asks it of a child process
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments, &components),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments, &components),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &error),

@@ -9,6 +9,7 @@ use super::state::Edge;
 use crate::ingest::Intake;
 use crate::live::{Init, PublishError, State, Stream, streams};
 use crate::media::mp4::arrival::Wrong;
+use crate::profile::{SpanExt, Stage, site, spawned};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -53,7 +54,7 @@ pub async fn publish(call: Call) -> Answer {
     let conn = Arc::clone(&call.conn);
     // A task of its own: a publisher that closes right behind its last byte cancels the request, and what it sent in
     // time must still be read.
-    let receiving = tokio::spawn(receive(call)).await;
+    let receiving = tokio::spawn(spawned(site!("publish"), receive(call))).await;
     let answer = receiving.unwrap_or_else(|_| Err(Problem::unavailable("the publication was given up", 1)));
     if answer.is_err() {
         conn.linger();
@@ -68,7 +69,7 @@ async fn receive(mut call: Call) -> Answer {
     let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name.clone(), call.conn.peer);
     let stall = edge.config.stall_limit.0;
     loop {
-        let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).await else {
+        let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).span(site!(Stage::Receive.name())).await else {
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
         };
         let bytes = match frame {

@@ -4,6 +4,7 @@
 use crate::live::Next;
 use crate::live::{Cursor, Part};
 use crate::net::Conn;
+use crate::profile::{Stage, span};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::io;
@@ -62,6 +63,7 @@ impl Body for LiveBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
+        let _span = span!(Stage::Send.name());
         loop {
             if this.ended {
                 return Poll::Ready(None);

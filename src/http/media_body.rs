@@ -54,7 +54,7 @@ pub struct MediaBody {
     /// Up to here `current` was found resident.
     resident_to: u64,
     populate: Option<Profiled<Running<io::Result<()>>>>,
-    locate: Option<Running<io::Result<VecDeque<Piece>>>>,
+    locate: Option<Profiled<Running<io::Result<VecDeque<Piece>>>>>,
     /// Bytes that are still promised by Content-Length.
     left: u64,
 }
@@ -141,7 +141,7 @@ impl MediaBody {
             }
             match self.pieces.as_mut().map(|pieces| pieces.next(&self.pool)) {
                 Some(Next::Pieces(pieces)) => self.queue = pieces,
-                Some(Next::Job(job)) => self.locate = Some(job),
+                Some(Next::Job(job)) => self.locate = Some(job.span(site!(Stage::Slice.name()))),
                 Some(Next::End) | None => return Poll::Ready(Ok(None)),
             }
         }

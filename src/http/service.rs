@@ -13,7 +13,7 @@ use super::state::Edge;
 use super::timing::Timing;
 use crate::net::Conn;
 use crate::observe::metrics::Route;
-use crate::profile::{Stage, profiled, span};
+use crate::profile::{Call as SpanCall, Stage, span};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -24,7 +24,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// Target of the request log, so that it can be silenced alone: `WEIR_LOG=info,weir::request=off`.
@@ -124,9 +124,9 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
             entry.describe(&mut response, preflight, &timing);
             // hyper asks such a body for nothing.
             entry.finished = head || response.body().is_end_stream();
-            Ok(response.map(|inner| Logged { inner, entry }))
+            response.map(|inner| Logged { inner, entry, span: None })
         };
-        Box::pin(profiled(route.site(), answering))
+        Box::pin(Answering { inner: answering, span: Some(SpanCall::new(route.site(), None)) })
     }
 }
 
@@ -225,11 +225,43 @@ fn without_key(query: &str) -> String {
 }
 
 pin_project_lite::pin_project! {
+    /// The making of an answer: the beginning of a span that ends with the last byte of its body.
+    struct Answering<F> {
+        #[pin]
+        inner: F,
+        span: Option<SpanCall>,
+    }
+}
+
+impl<F: Future<Output = Response<Logged>>> Future for Answering<F> {
+    type Output = Result<Response<Logged>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let inner = this.inner;
+        let answered = in_span(this.span, || {
+            let answered = inner.poll(cx);
+            let done = matches!(&answered, Poll::Ready(response) if response.body().entry.finished);
+            (answered, done)
+        });
+        answered.map(|response| Ok(response.map(|body| Logged { span: this.span.take(), ..body })))
+    }
+}
+
+fn in_span<T>(span: &mut Option<SpanCall>, work: impl FnOnce() -> (T, bool)) -> T {
+    match span {
+        Some(span) => span.poll(work),
+        None => work().0,
+    }
+}
+
+pin_project_lite::pin_project! {
     /// A body that ends its request's log line.
     pub struct Logged {
         #[pin]
         inner: Body,
         entry: Entry,
+        span: Option<SpanCall>,
     }
 }
 
@@ -239,16 +271,21 @@ impl http_body::Body for Logged {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let mut this = self.project();
-        let frame = ready!(this.inner.as_mut().poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                this.entry.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.entry.finished = this.inner.is_end_stream();
+        in_span(this.span, || {
+            let frame = this.inner.as_mut().poll_frame(cx);
+            match &frame {
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.entry.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    this.entry.finished = this.inner.is_end_stream();
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::info!(target: REQUEST_LOG, %error, "cut a response short");
+                }
+                Poll::Ready(None) => this.entry.finished = true,
+                Poll::Pending => {}
             }
-            Some(Err(error)) => tracing::info!(target: REQUEST_LOG, %error, "cut a response short"),
-            None => this.entry.finished = true,
-        }
-        Poll::Ready(frame)
+            (frame, this.entry.finished)
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,6 +10,7 @@ use super::problem::Problem;
 use super::range::PartialPut;
 use super::videos;
 use crate::library::{Condition, DeleteError, PartOutcome, Stored, UploadError, Video};
+use crate::profile::{SpanExt, Stage, site};
 use bytes::Bytes;
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION,
@@ -56,9 +57,9 @@ pub async fn put(mut call: Call) -> Answer {
 
 async fn whole(mut upload: crate::library::Upload, body: &mut Incoming, stall: Duration) -> Answer {
     while let Some(bytes) = next(body, stall).await? {
-        upload.write(bytes).await.map_err(upload_problem)?;
+        upload.write(bytes).span(site!(Stage::Upload.name())).await.map_err(upload_problem)?;
     }
-    match upload.finish().await.map_err(upload_problem)? {
+    match upload.finish().span(site!("publish_upload")).await.map_err(upload_problem)? {
         Stored::Created(video) => stored(StatusCode::CREATED, &video),
         Stored::Replaced(video) => stored(StatusCode::OK, &video),
     }
@@ -83,7 +84,7 @@ async fn part(
     let opened = call.edge.library.write_part(id, start, last, range.total, condition).await;
     let mut part = opened.map_err(upload_problem)?;
     while let Some(bytes) = next(&mut call.body, stall).await? {
-        part.write(bytes).await.map_err(upload_problem)?;
+        part.write(bytes).span(site!(Stage::Upload.name())).await.map_err(upload_problem)?;
     }
     match part.finish().await.map_err(upload_problem)? {
         PartOutcome::Accepted { missing } => {
@@ -101,7 +102,7 @@ async fn part(
 /// The next bytes of a body, as they came.
 async fn next(body: &mut Incoming, stall: Duration) -> Result<Option<Bytes>, Problem> {
     loop {
-        let Ok(frame) = tokio::time::timeout(stall, body.frame()).await else {
+        let Ok(frame) = tokio::time::timeout(stall, body.frame()).span(site!(Stage::Receive.name())).await else {
             let detail = format!("no byte of the body came for {} s", stall.as_secs());
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
         };

@@ -12,6 +12,7 @@ use super::window::{Bounds, Located, Part, Window};
 use crate::media::mp4::arrival::{ArrivalError, Fragment, shift_times};
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::mark_discontinuity;
+use crate::profile::{Stage, span};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -304,6 +305,7 @@ impl Inner {
     }
 
     fn wake(&mut self) {
+        let _span = span!(Stage::Wake.name());
         for (_, waker) in self.wakers.drain() {
             waker.wake();
         }

@@ -105,13 +105,23 @@ where
             }
             return;
         }
+        tasks.spawn(spawned(site!("connection"), Arc::clone(self).serve(socket, peer)));
+    }
+
+    /// Serves one connection that was accepted elsewhere.
+    pub fn one(self, socket: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send {
+        self.traffic.open.fetch_add(1, Relaxed);
+        Arc::new(self).serve(socket, peer)
+    }
+
+    /// A connection that was counted in.
+    fn serve(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + use<M, S, B> {
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
         let paced = sendfile::paces(&socket);
         let stream = Stream::new(socket, Arc::clone(&conn), paced);
-        let server = Arc::clone(self);
-        let connect = move |stream: Stream| server.connect(stream);
-        let serving = Watch::new(conn, self.limits).serve(stream, connect, self.drain.clone());
-        tasks.spawn(spawned(site!("connection"), serving));
+        let (limits, drain) = (self.limits, self.drain.clone());
+        let connect = move |stream: Stream| self.connect(stream);
+        Watch::new(conn, limits).serve(stream, connect, drain)
     }
 
     /// hyper's connection on a stream.

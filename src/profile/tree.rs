@@ -6,9 +6,8 @@
 #![allow(unsafe_code, reason = "nodes are linked by pointers that live as long as their tree")]
 
 use super::site::{OTHER, ROOT, Site};
-use super::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, fence};
+use super::sync::{AtomicPtr, AtomicU64, Mutex, MutexGuard, Ordering, fence, pause};
 use std::ptr;
-use std::sync::MutexGuard;
 
 use Ordering::{Acquire, Relaxed, Release};
 
@@ -351,7 +350,7 @@ impl Node {
                     return counts;
                 }
             }
-            std::hint::spin_loop();
+            pause();
         }
     }
 }

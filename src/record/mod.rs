@@ -16,6 +16,7 @@ pub use tape::{Span, Status, Tape};
 
 use crate::library::Library;
 use crate::live::Stream;
+use crate::profile::{Stage, site, spawned};
 use crate::store::Pool;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -93,10 +94,10 @@ impl Recorder {
         let mut tasks = JoinSet::new();
         while let Some(job) = jobs.recv().await {
             let (library, pool) = (self.library.clone(), self.pool.clone());
-            tasks.spawn(async move {
+            tasks.spawn(spawned(site!(Stage::Record.name()), async move {
                 task::record(&job.stream, &job.tape, &library, &pool).await;
                 job.tape.finish();
-            });
+            }));
             while tasks.try_join_next().is_some() {}
         }
         while tasks.join_next().await.is_some() {}

@@ -3,6 +3,7 @@
 use super::tape::{Recording, Source, Status, Tape};
 use crate::library::{Library, RecordingFile, STEM_BYTES_MAX, UploadError};
 use crate::live::{Followed, Follower, Part, Stream};
+use crate::profile::span;
 use crate::store::Pool;
 use bytes::Bytes;
 use std::future::poll_fn;
@@ -230,6 +231,7 @@ impl Recorder {
     async fn turn(&mut self, parts: Vec<Arc<Part>>, sync: bool) {
         let Some(mut writing) = self.writing.take() else { return };
         let done = self.pool.run(move || {
+            let _span = span!("write_parts");
             let done = writing.write(&parts).and_then(|()| if sync { writing.sync() } else { Ok(()) });
             (writing, done)
         });

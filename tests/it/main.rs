@@ -21,6 +21,7 @@ mod live_publish;
 mod live_record;
 mod live_ts;
 mod pprof;
+mod profile;
 mod ranges;
 mod seek;
 mod startup;

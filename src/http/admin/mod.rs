@@ -4,6 +4,7 @@
 mod jobs;
 mod pprof;
 mod profile;
+mod runcall;
 mod startup;
 
 use crate::http::credentials::{self, Access};
