@@ -1,5 +1,5 @@
-//! A profile of spans for `go tool pprof`: calls, busy and wall time and cancelled calls of each path of callers, with the
-//! route as a label. Must not know how the format is written (`proto`).
+//! A profile of spans for `go tool pprof`: calls, busy and wall time and cancelled calls of each path of callers, with
+//! the route as a label. Must not know how the format is written (`proto`).
 
 use super::proto::{self, Label};
 use super::site::Kind;

@@ -1,4 +1,4 @@
-//! Roots for what is profiled alone: whatever runs below one of them, on any thread, is kept apart from everything else.
+//! Roots for what is profiled alone: whatever runs below one of them, on any thread, is kept apart from all else.
 //! There are few, and they are used again, as nodes are never freed.
 
 use super::site::{Kind, Site};

@@ -1,5 +1,6 @@
-//! A workload whose profile is known beforehand: the profiler's self test. It burns the processor in a named function for
-//! a known time, waits for a known time, recurses, joins, spawns and is cancelled a known number of times, on two threads.
+//! A workload whose profile is known beforehand: the profiler's self test. It burns the processor in a named function
+//! for a known time, waits for a known time, recurses, joins, spawns and is cancelled a known number of times, on two
+//! threads.
 
 use super::future::{SpanExt, profiled, spawned};
 use crate::{site, span};

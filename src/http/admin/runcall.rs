@@ -1,5 +1,5 @@
-//! `POST /debug/profile/runcall`: profiles exactly one request, given by its method and path, through the real service: a
-//! connection of its own over loopback, whose spans have a root of their own and so are apart from everybody else's.
+//! `POST /debug/profile/runcall`: profiles exactly one request, given by its method and path, through the real service:
+//! a connection of its own over loopback, whose spans have a root of their own, apart from everybody else's.
 
 use super::Answer;
 use super::profile::{Report, busy};
