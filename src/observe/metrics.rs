@@ -2,6 +2,7 @@
 //!
 //! Labels come from fixed tables (route, status), never from a request, so memory is bounded.
 
+use crate::live::Resource;
 use crate::net::Traffic;
 use crate::profile::{Kind, Site};
 use prometheus_client::collector::Collector;
@@ -28,12 +29,15 @@ pub enum Route {
     LiveStream,
     LiveBody,
     LiveFile,
+    LivePlaylist,
+    LiveMaster,
+    LiveMedia,
     Script,
     Style,
     Other,
 }
 
-const ROUTES: [(Route, &str); 14] = [
+const ROUTES: [(Route, &str); 17] = [
     (Route::Page, "/"),
     (Route::Videos, "/videos"),
     (Route::Video, "/videos/{id}"),
@@ -45,6 +49,9 @@ const ROUTES: [(Route, &str); 14] = [
     (Route::LiveStream, "/live/{name}"),
     (Route::LiveBody, "/live/{name}/stream"),
     (Route::LiveFile, "/live/{name}/file"),
+    (Route::LivePlaylist, "/live/{name}/index.m3u8"),
+    (Route::LiveMaster, "/live/{name}/master.m3u8"),
+    (Route::LiveMedia, "/live/{name}/segment"),
     (Route::Script, "/weir.js"),
     (Route::Style, "/weir.css"),
     (Route::Other, "other"),
@@ -83,6 +90,9 @@ impl Route {
             (Some("live"), Some(_), None, _) => Self::LiveStream,
             (Some("live"), Some(_), Some("stream"), None) => Self::LiveBody,
             (Some("live"), Some(_), Some("file"), None) => Self::LiveFile,
+            (Some("live"), Some(_), Some("index.m3u8"), None) => Self::LivePlaylist,
+            (Some("live"), Some(_), Some("master.m3u8"), None) => Self::LiveMaster,
+            (Some("live"), Some(_), Some(name), None) if Resource::parse(name).is_some() => Self::LiveMedia,
             (Some("weir.js"), None, ..) => Self::Script,
             (Some("weir.css"), None, ..) => Self::Style,
             (Some("videos"), None, ..) => Self::Videos,
@@ -115,6 +125,8 @@ pub struct Metrics {
     requests: [[AtomicU64; STATUSES.len()]; ROUTES.len()],
     /// Sum of the time from a request's head to the end of its answer, in microseconds.
     request_us: [AtomicU64; ROUTES.len()],
+    /// Texts of HLS playlists that were made; whoever asks while nothing changes shares one.
+    pub playlists_rendered: AtomicU64,
     /// Videos in the library, as of the last look.
     pub videos: AtomicU64,
 }
@@ -126,6 +138,7 @@ impl Metrics {
             started,
             requests: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             request_us: std::array::from_fn(|_| AtomicU64::new(0)),
+            playlists_rendered: AtomicU64::new(0),
             videos: AtomicU64::new(0),
         }
     }
@@ -166,6 +179,7 @@ impl Collector for Exported {
             ("writes", "Write system calls on media connections", &traffic.writes),
             ("connections_accepted", "Connections accepted", &traffic.accepted),
             ("connections_refused", "Connections refused because too many were open", &traffic.refused),
+            ("playlists_rendered", "Texts of HLS playlists made", &metrics.playlists_rendered),
             ("connections_stalled", "Connections dropped because the peer took no byte", &traffic.stalled),
         ];
         for (name, help, value) in counters {
