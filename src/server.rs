@@ -119,6 +119,9 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
         Ok((recording, cores, admin_thread, start_tcp(&edge, tcp_listeners)?))
     });
     let (recording, cores, admin_thread, ingest_thread) = threads.map_err(StartError::Thread)?;
+    for cores in [&cores, &recording, &admin_thread, &ingest_thread] {
+        edge.metrics.follow(cores.runtimes());
+    }
     Ok(Running {
         media,
         admin,

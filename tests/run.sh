@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fuzz_seconds=${WEIR_FUZZ_SECONDS:-10}
 playwright=1.65.1
+prometheus=0.26.0
 logs=target/test-logs
 mkdir -p "$logs"
 rm -f "$logs"/*.log
@@ -83,6 +84,7 @@ install_tools() {
     command -v curl >/dev/null || packages+=(curl)
     command -v python3 >/dev/null || packages+=(python3)
     python3 -c 'import yaml' 2>/dev/null || packages+=(python3-yaml)
+    python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
     command -v go >/dev/null || packages+=(golang-go)
@@ -103,6 +105,9 @@ install_tools() {
     fi
     if [ ! -f "target/browser/node_modules/playwright-core/package.json" ]; then
         npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix target/browser "playwright-core@$playwright"
+    fi
+    if [ ! -f "target/python/prometheus_client/parser.py" ]; then
+        python3 -m pip install --quiet --disable-pip-version-check --target target/python "prometheus-client==$prometheus"
     fi
     browser >/dev/null || {
         echo "no working Chromium: set WEIR_CHROMIUM to one"
@@ -127,7 +132,7 @@ play_in_browser() {
 
 # Functions are run by `timeout` in a shell of their own.
 export -f browser install_tools fuzz play_in_browser
-export playwright fuzz_seconds logs
+export playwright prometheus fuzz_seconds logs
 
 step "tools" 900 bash -euo pipefail -c install_tools
 step "format" 60 cargo fmt --check

@@ -9,6 +9,7 @@ use super::state::Edge;
 use crate::ingest::Intake;
 use crate::live::{Init, PublishError, State, Stream, streams};
 use crate::media::mp4::arrival::Wrong;
+use crate::net::Wait;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -68,7 +69,8 @@ async fn receive(mut call: Call) -> Answer {
     let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name.clone(), call.conn.peer);
     let stall = edge.config.stall_limit.0;
     loop {
-        let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).await else {
+        let arriving = tokio::time::timeout(stall, call.body.frame());
+        let Ok(frame) = call.conn.while_waiting(Wait::Bytes, arriving).await else {
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
         };
         let bytes = match frame {

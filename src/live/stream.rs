@@ -12,6 +12,8 @@ use super::window::{Bounds, Located, Part, Window};
 use crate::media::mp4::arrival::{ArrivalError, Fragment, shift_times};
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::mark_discontinuity;
+use crate::observe::latency;
+use crate::profile::Stage;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -285,6 +287,7 @@ impl Inner {
     }
 
     fn append(&mut self, piece: Piece, init: Arc<Init>, bounds: Bounds) {
+        let _timed = latency::stage(Stage::Append);
         // The same coding keeps its init segment, so that bodies go on.
         let init = match &self.init {
             Some(old) if old.same_coding(&init) => Arc::clone(old),

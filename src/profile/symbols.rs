@@ -61,6 +61,23 @@ pub(super) fn names(code: &[Code], addresses: impl Iterator<Item = u64>) -> Name
     names
 }
 
+/// A stack, its leaf first, as flame graphs take it: names from the outermost on, apart at `;`.
+pub(super) fn folded(names: &Names, stack: &[u64]) -> String {
+    let name = |line: &Line| line.function.replace(';', ":");
+    let mut text = String::new();
+    for address in stack.iter().rev() {
+        let lines = names.get(address).map_or(&[][..], Vec::as_slice);
+        let frames = lines.iter().rev().map(name);
+        for frame in frames.chain(lines.is_empty().then(|| format!("{address:#x}"))) {
+            if !text.is_empty() {
+                text.push(';');
+            }
+            text.push_str(&frame);
+        }
+    }
+    text
+}
+
 fn ask(question: &Question) -> io::Result<Answer> {
     let mut child = Command::new(PROGRAM)
         .arg(COMMAND)

@@ -17,6 +17,7 @@ pub use tape::{Span, Status, Tape};
 use crate::library::Library;
 use crate::live::Stream;
 use crate::store::Pool;
+use crate::store::pool::Load;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
@@ -81,6 +82,11 @@ impl Recorder {
         if let Some(tape) = tape {
             tape.finished().await;
         }
+    }
+
+    /// What its pool does.
+    pub fn pool(&self) -> Load {
+        self.pool.load()
     }
 
     /// Takes no more streams; [`Recorder::run`] returns when those that it has are ended and stored.

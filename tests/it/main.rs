@@ -20,6 +20,7 @@ mod live;
 mod live_publish;
 mod live_record;
 mod live_ts;
+mod metrics;
 mod pprof;
 mod ranges;
 mod seek;
