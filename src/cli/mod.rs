@@ -54,6 +54,7 @@ const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
     stack::prepare();
+    symbols::offer();
     let components = Components::new(Instant::now());
     let arguments = components.step("arguments", Arguments::parse);
     if arguments.startup_times {

@@ -27,6 +27,12 @@ struct Shard {
     sum_ns: AtomicU64,
 }
 
+impl Shard {
+    const fn new() -> Self {
+        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], sum_ns: AtomicU64::new(0) }
+    }
+}
+
 /// A histogram at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -47,7 +53,7 @@ impl Reading {
 }
 
 fn bound_seconds(bucket: usize) -> f64 {
-    if bucket == BUCKETS - 1 { f64::MAX } else { (1u64 << bucket) as f64 / 1e6 }
+    if bucket == BUCKETS - 1 { f64::INFINITY } else { (1u64 << bucket) as f64 / 1e6 }
 }
 
 /// The first bucket whose bound is not smaller.
@@ -59,8 +65,7 @@ fn bucket_of(ns: u64) -> usize {
 
 impl Histogram {
     pub const fn new() -> Self {
-        const ZERO: AtomicU64 = AtomicU64::new(0);
-        Self { shards: [const { Shard { buckets: [ZERO; BUCKETS], sum_ns: AtomicU64::new(0) } }; SHARDS] }
+        Self { shards: [const { Shard::new() }; SHARDS] }
     }
 
     #[inline]
