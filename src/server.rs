@@ -3,7 +3,7 @@
 //! Start: library (listed at once) → listeners bound → cores and admin thread serve → background indexing.
 //! Drain: SIGTERM or SIGINT → readyz 503 → no new connections → responses in flight finish → exit.
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::http::admin::{self, AdminService};
 use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
@@ -13,6 +13,7 @@ use crate::lazy::Components;
 use crate::library::{KeyError, Library, LibraryConfig, Locks, WriteKey};
 use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Streams};
+use crate::media::cadence::Targets;
 use crate::net::{self, Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
 use crate::record::{self, Job, NumberFile, Recorder};
@@ -214,9 +215,10 @@ fn library_config(config: &Config, components: &Components) -> LibraryConfig {
 }
 
 fn live_config(config: &Config) -> LiveConfig {
-    let duration_us = i64::try_from(config.window_seconds.0.as_micros()).unwrap_or(i64::MAX);
+    let us = |span: config::units::Span| i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX);
     LiveConfig {
-        window: Bounds { duration_us, bytes: config.window_bytes.0 },
+        window: Bounds { duration_us: us(config.window_seconds), bytes: config.window_bytes.0 },
+        targets: Targets { part_us: us(config.part_target), segment_us: us(config.segment_target) },
         streams_max: config.streams_max,
         reconnect_window: config.reconnect_window.0,
         takeover: config.takeover,

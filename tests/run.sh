@@ -10,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fuzz_seconds=${WEIR_FUZZ_SECONDS:-10}
 playwright=1.65.1
 prometheus=0.26.0
+hls_js=1.7.4
+shaka=5.2.12
 logs=target/test-logs
 mkdir -p "$logs"
 rm -f "$logs"/*.log
@@ -103,9 +105,12 @@ install_tools() {
         "${root[@]}" apt-get update -q
         "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
     fi
-    if [ ! -f "target/browser/node_modules/playwright-core/package.json" ]; then
-        npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix target/browser "playwright-core@$playwright"
-    fi
+    local name
+    for name in playwright-core hls.js shaka-player; do
+        [ -f "target/browser/node_modules/$name/package.json" ] && continue
+        npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix target/browser \
+            "playwright-core@$playwright" "hls.js@$hls_js" "shaka-player@$shaka"
+    done
     if [ ! -f "target/python/prometheus_client/parser.py" ]; then
         python3 -m pip install --quiet --disable-pip-version-check --target target/python "prometheus-client==$prometheus"
     fi
@@ -128,11 +133,12 @@ fuzz() {
 
 play_in_browser() {
     NODE_PATH=target/browser/node_modules WEIR_CHROMIUM=$(browser) node tests/browser/demo.cjs target/debug/weir "$logs"
+    NODE_PATH=target/browser/node_modules WEIR_CHROMIUM=$(browser) node tests/browser/live.cjs target/debug/weir "$logs" 25
 }
 
 # Functions are run by `timeout` in a shell of their own.
 export -f browser install_tools fuzz play_in_browser
-export playwright prometheus fuzz_seconds logs
+export playwright hls_js shaka prometheus fuzz_seconds logs
 
 step "tools" 900 bash -euo pipefail -c install_tools
 step "format" 60 cargo fmt --check

@@ -1,18 +1,41 @@
-// A player per video, started by a click (a browser has six connections to a host), and a jump to a timecode.
+// A player per video and per live stream, started by a click (a browser has six connections to a host), and a jump to a
+// timecode.
 "use strict";
+
+// A live stream: HLS where the browser has it, else one endless body, which only MP4 can be.
+function source(article) {
+  const { file, hls, container } = article.dataset;
+  if (!hls) return file;
+  if (document.createElement("video").canPlayType("application/vnd.apple.mpegurl")) return hls;
+  return container === "ts" ? null : file;
+}
 
 function play(article) {
   let video = article.querySelector("video");
+  const src = source(article);
+  if (!src) {
+    const text = document.createElement("p");
+    text.textContent = "This browser has no HLS, and cannot play MPEG-TS without it.";
+    article.querySelector(".still").replaceChildren(text);
+    return null;
+  }
   if (!video) {
     video = document.createElement("video");
     video.controls = true;
     video.playsInline = true;
     video.preload = "none";
-    video.src = article.dataset.file;
+    video.src = src;
+    if (article.dataset.hls) video.addEventListener("error", () => setTimeout(() => again(article, video), 2000));
     article.querySelector(".still").replaceChildren(video);
     article.classList.add("open");
   }
   return video;
+}
+
+// A stream that has just begun has too few segments for some browsers.
+function again(article, video) {
+  video.src = source(article);
+  video.play().catch(() => {});
 }
 
 function say(article, text, wrong) {
@@ -37,7 +60,7 @@ async function jump(article, timecode) {
 }
 
 for (const article of document.querySelectorAll("article")) {
-  article.querySelector(".still button")?.addEventListener("click", () => play(article).play());
+  article.querySelector(".still button")?.addEventListener("click", () => play(article)?.play());
   article.querySelector("form")?.addEventListener("submit", (event) => {
     event.preventDefault();
     jump(article, new FormData(event.target).get("timecode")).catch((error) => say(article, String(error), true));

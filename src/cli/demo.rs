@@ -86,6 +86,7 @@ fn greet(running: &Running) {
     say!("  curl -o b.bin '{media}/videos/demo.mp4/chunk?offset=100000&size=200000'");
     say!("  curl -r 0-99 {media}/videos/demo.mp4/file | xxd | head");
     say!("  curl {media}/live                             the live streams; this one is the sample, over and over");
+    say!("  curl {media}/live/demo/index.m3u8             its LL-HLS playlist, for players");
     say!("  curl -s {media}/live/demo/stream | ffplay -     the live stream, endless");
     say!("  curl {admin}/metrics");
     say!();

@@ -12,6 +12,7 @@ pub use settings::Settings;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tcp::TcpStream;
 use units::{ByteSize, Span};
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub index_bytes_max: ByteSize,
     pub window_seconds: Span,
     pub window_bytes: ByteSize,
+    pub segment_target: Span,
+    pub part_target: Span,
     pub reconnect_window: Span,
     pub takeover: bool,
     pub merge_write: Span,
@@ -111,6 +114,8 @@ impl Default for Config {
             index_bytes_max: ByteSize(256 << 20),
             window_seconds: Span::from_secs(60),
             window_bytes: ByteSize(256 << 20),
+            segment_target: Span::from_secs(4),
+            part_target: Span::from_millis(500),
             reconnect_window: Span::from_secs(10),
             takeover: false,
             merge_write: Span::from_secs(0),
@@ -209,6 +214,8 @@ impl Settings {
             index_bytes_max,
             window_seconds,
             window_bytes,
+            segment_target,
+            part_target,
             reconnect_window,
             takeover,
             merge_write,
@@ -296,6 +303,13 @@ impl Config {
             if span.0.is_zero() {
                 return wrong(key, "longer than 0");
             }
+        }
+        let (segment, part) = (self.segment_target.0, self.part_target.0);
+        if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&segment) {
+            return wrong("segment_target", "1 s to 60 s");
+        }
+        if !(Duration::from_millis(50)..=segment / 3).contains(&part) {
+            return wrong("part_target", "50 ms to a third of segment_target");
         }
         if !self.tcp_public && self.tcp.iter().any(|stream| !stream.address.ip().is_loopback()) {
             return wrong("tcp", "an address other than loopback lets anybody publish: tcp_public = true allows it");

@@ -96,6 +96,12 @@ pub struct Settings {
     /// How much of a live stream can be read back, in memory [default: 256 MiB]
     #[arg(long, env = "WEIR_WINDOW_BYTES", value_name = "SIZE")]
     pub window_bytes: Option<ByteSize>,
+    /// How long a segment of a live stream should be; 1 s to 60 s [default: 4 s]
+    #[arg(long, env = "WEIR_SEGMENT_TARGET", value_name = "TIME")]
+    pub segment_target: Option<Span>,
+    /// Longest part of a segment; 50 ms to a third of segment_target [default: 500 ms]
+    #[arg(long, env = "WEIR_PART_TARGET", value_name = "TIME")]
+    pub part_target: Option<Span>,
     /// How long a publisher may be gone before its stream ends [default: 10 s]
     #[arg(long, env = "WEIR_RECONNECT_WINDOW", value_name = "TIME")]
     pub reconnect_window: Option<Span>,

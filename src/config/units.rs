@@ -16,6 +16,10 @@ impl Span {
     pub fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
+
+    pub fn from_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
 }
 
 /// A number and the unit behind it, both trimmed.

@@ -163,6 +163,7 @@ fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
         "recording": recording(edge, stream),
         "links": {
             "stream": format!("/live/{}/stream", stream.name()), "file": format!("/live/{}/file", stream.name()),
+            "hls": format!("/live/{}/index.m3u8", stream.name()),
         },
     })
 }

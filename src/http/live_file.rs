@@ -111,7 +111,7 @@ pub struct FileBody {
 }
 
 impl FileBody {
-    fn new(call: &Call, stream: Arc<Stream>, left: Range<u64>, prefix: Option<Bytes>) -> Self {
+    pub(super) fn new(call: &Call, stream: Arc<Stream>, left: Range<u64>, prefix: Option<Bytes>) -> Self {
         let reader = Reader::new(Arc::clone(&stream));
         let (edge, conn) = (Arc::clone(&call.edge), Arc::clone(&call.conn));
         Self { edge, stream, reader, conn, left, prefix, part: None, reading: None, ended: false }

@@ -11,6 +11,7 @@ pub mod conditional;
 pub mod cors;
 pub mod credentials;
 pub mod fmp4;
+pub mod hls;
 pub mod id;
 pub mod live;
 pub mod live_body;
@@ -64,6 +65,9 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::LiveStream if read => live::one(&call),
         Route::LiveBody if read => live::stream(&call),
         Route::LiveFile if read => live_file::file(&call),
+        Route::LivePlaylist if read => hls::playlist(&call).await,
+        Route::LiveMaster if read => hls::master(&call).await,
+        Route::LiveMedia if read => hls::media(&call).await,
         Route::LiveStream => other_method(&method, PUBLISH),
         Route::Video => other_method(&method, READ_WRITE),
         // `OPTIONS *` asks what the server as a whole can do (RFC 9110 §9.3.7).

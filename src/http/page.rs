@@ -6,7 +6,7 @@ use super::id;
 
 use super::videos::version;
 use crate::library::{IndexState, Video};
-use crate::live::{State, Stream};
+use crate::live::{Init, State, Stream};
 use crate::media::index::{Summary, TrackKind};
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderValue, Response};
@@ -52,7 +52,7 @@ pub fn style() -> Response<Body> {
     text_of(STYLE, "text/css; charset=utf-8", "no-cache")
 }
 
-/// A live stream: an endless body, begun by a click.
+/// A live stream: HLS or an endless body, as the browser can; begun by a click.
 fn live_article(page: &mut String, stream: &Stream) -> std::fmt::Result {
     let name = escape(stream.name());
     let status = stream.status();
@@ -61,11 +61,18 @@ fn live_article(page: &mut String, stream: &Stream) -> std::fmt::Result {
         State::Waiting => "waiting for its publisher",
         State::Ended => return Ok(()),
     };
-    writeln!(page, "<article class=\"live\" data-file=\"/live/{name}/stream\">")?;
+    let container = status.init.as_deref().map_or("mp4", Init::container);
+    let base = format!("/live/{name}");
+    writeln!(
+        page,
+        "<article class=\"live\" data-container=\"{container}\" data-file=\"{base}/stream\" \
+         data-hls=\"{base}/index.m3u8\">"
+    )?;
     writeln!(page, "<div class=\"still\"><button type=\"button\">Watch</button></div>")?;
     writeln!(page, "<div class=\"about\">\n<h2>{name}</h2>\n<dl>")?;
     row(page, "State", state)?;
     row(page, "Viewers", &status.viewers.to_string())?;
+    writeln!(page, "<div><dd><a href=\"{base}/index.m3u8\">playlist</a></dd></div>")?;
     writeln!(page, "</dl>\n</div>\n</article>")
 }
 

@@ -28,7 +28,7 @@ pub struct Intake<'a> {
 
 impl<'a> Intake<'a> {
     pub fn new(streams: &'a Streams, traffic: Arc<Traffic>, name: String, peer: SocketAddr) -> Self {
-        let (arrival, arrived) = (Arrival::default(), Vec::new());
+        let (arrival, arrived) = (Arrival::new(streams.targets()), Vec::new());
         Self { streams, traffic, name, peer, arrival, arrived, publication: None, copied_bytes: 0, flushed: false }
     }
 

@@ -2,15 +2,14 @@
 //!
 //! PURE: buffers in, events out.
 
+use crate::media::cadence::Targets;
+use crate::media::index::Track;
 use crate::media::mp4::arrival as mp4;
 use crate::media::mp4::arrival::{ArrivalError, Wrong};
 use crate::media::ts::arrival as ts;
 use crate::media::ts::packet::SYNC;
 use bytes::Bytes;
 use std::sync::Arc;
-
-/// Longest part of an MPEG-TS stream, in microseconds of its time.
-const PART_TARGET_US: i64 = 500_000;
 
 /// How a stream is coded; players start anew when it changes.
 #[derive(Clone)]
@@ -45,6 +44,22 @@ impl Init {
         }
     }
 
+    /// What it says of its tracks.
+    pub fn tracks(&self) -> Vec<Track> {
+        match self {
+            Self::Mp4(init) => init.described(),
+            Self::Ts(init) => init.described(),
+        }
+    }
+
+    /// What the names of segments end with.
+    pub fn segment_extension(&self) -> &'static str {
+        match self {
+            Self::Mp4(_) => "m4s",
+            Self::Ts(_) => "ts",
+        }
+    }
+
     pub fn content_type(&self) -> &'static str {
         match self {
             Self::Mp4(_) => "video/mp4",
@@ -61,16 +76,14 @@ pub enum Arrived {
 }
 
 /// The parser of one publication.
-#[derive(Default)]
 pub struct Arrival {
+    targets: Targets,
     container: Container,
     /// Of a container that is not known yet: less than a box header.
     first: Vec<u8>,
 }
 
-#[derive(Default)]
 enum Container {
-    #[default]
     Unknown,
     Mp4(Box<mp4::Arrival>, Vec<mp4::Event>),
     Ts(Box<ts::Arrival>, Vec<ts::Event>),
@@ -78,13 +91,14 @@ enum Container {
 
 impl Container {
     /// A box of 1.2 GB would begin like a packet. What begins like neither is searched for packets.
-    fn of(first: &[u8]) -> Option<Self> {
-        let ts = || Self::Ts(Box::new(ts::Arrival::new(PART_TARGET_US)), Vec::new());
+    fn of(first: &[u8], targets: Targets) -> Option<Self> {
+        let ts = || Self::Ts(Box::new(ts::Arrival::new(targets)), Vec::new());
+        let mp4 = || Self::Mp4(Box::new(mp4::Arrival::new(targets)), Vec::new());
         match first {
             [SYNC, ..] => Some(ts()),
             [_, _, _, _, kind @ ..] if kind.len() >= 4 => {
                 let is_kind = kind[..4].iter().all(|b| b.is_ascii_graphic() || *b == b' ');
-                Some(if is_kind { Self::Mp4(Box::default(), Vec::new()) } else { ts() })
+                Some(if is_kind { mp4() } else { ts() })
             }
             _ => None,
         }
@@ -92,6 +106,10 @@ impl Container {
 }
 
 impl Arrival {
+    pub fn new(targets: Targets) -> Self {
+        Self { targets, container: Container::Unknown, first: Vec::new() }
+    }
+
     /// Takes the next bytes of the publication and reports what became whole.
     pub fn push(&mut self, bytes: Bytes, events: &mut Vec<Arrived>) -> Result<(), ArrivalError> {
         if !matches!(self.container, Container::Unknown) {
@@ -99,13 +117,13 @@ impl Arrival {
         }
         if self.first.is_empty() {
             // As a rule the first buffer tells, and is not copied.
-            if let Some(container) = Container::of(&bytes) {
+            if let Some(container) = Container::of(&bytes, self.targets) {
                 self.container = container;
                 return self.parse(bytes, events);
             }
         }
         self.first.extend_from_slice(&bytes);
-        let Some(container) = Container::of(&self.first) else { return Ok(()) };
+        let Some(container) = Container::of(&self.first, self.targets) else { return Ok(()) };
         self.container = container;
         let first = std::mem::take(&mut self.first);
         self.parse(first.into(), events)
@@ -116,10 +134,7 @@ impl Arrival {
             Container::Unknown => Ok(()),
             Container::Mp4(arrival, found) => {
                 let pushed = arrival.push(bytes, found);
-                events.extend(found.drain(..).map(|event| match event {
-                    mp4::Event::Init(init) => Arrived::Init(Init::Mp4(init)),
-                    mp4::Event::Fragment(fragment) => Arrived::Fragment(fragment),
-                }));
+                events.extend(found.drain(..).map(arrived_mp4));
                 pushed
             }
             Container::Ts(arrival, found) => {
@@ -135,9 +150,16 @@ impl Arrival {
 
     /// The publication ended, or broke off, here: what is whole comes out.
     pub fn finish(&mut self, broke_off: bool, events: &mut Vec<Arrived>) {
-        if let Container::Ts(arrival, found) = &mut self.container {
-            arrival.finish(broke_off, found);
-            events.extend(found.drain(..).map(arrived));
+        match &mut self.container {
+            Container::Unknown => {}
+            Container::Mp4(arrival, found) => {
+                arrival.finish(found);
+                events.extend(found.drain(..).map(arrived_mp4));
+            }
+            Container::Ts(arrival, found) => {
+                arrival.finish(broke_off, found);
+                events.extend(found.drain(..).map(arrived));
+            }
         }
     }
 
@@ -148,6 +170,13 @@ impl Arrival {
             Container::Mp4(arrival, _) => arrival.copied_bytes,
             Container::Ts(arrival, _) => arrival.copied_bytes,
         }
+    }
+}
+
+fn arrived_mp4(event: mp4::Event) -> Arrived {
+    match event {
+        mp4::Event::Init(init) => Arrived::Init(Init::Mp4(init)),
+        mp4::Event::Fragment(fragment) => Arrived::Fragment(fragment),
     }
 }
 

@@ -6,9 +6,12 @@
 use super::arrival::{Arrived, Init};
 use super::cursor::Cursor;
 use super::numbers::{Keeper, Kept, Numbers};
+use super::playlist::Playlist;
+use super::segments::{Appended, Progress, Segments};
 use super::streams::LiveConfig;
 use super::times::{shift_us, shifts, span_us};
 use super::window::{Bounds, Located, Part, Window};
+use crate::media::cadence::Mark;
 use crate::media::mp4::arrival::{ArrivalError, Fragment, shift_times};
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::mark_discontinuity;
@@ -22,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
 
 /// A publisher that has sent nothing for this long may be replaced.
 const SILENT: Duration = Duration::from_secs(5);
@@ -32,6 +36,10 @@ pub struct Stream {
     start: Numbers,
     keeper: Arc<dyn Keeper>,
     inner: Mutex<Inner>,
+    /// Tells of parts and segments that became whole.
+    pub(super) progress: watch::Sender<Progress>,
+    /// The playlist that was asked for last, and of which version of the segments it is.
+    pub(super) playlist: Mutex<Option<(u64, Arc<Playlist>)>>,
     pub(super) viewers: AtomicU64,
     pub(super) lagged: AtomicU64,
     next_viewer: AtomicU64,
@@ -57,8 +65,9 @@ pub struct Publisher {
 pub(super) struct Inner {
     pub(super) state: State,
     pub(super) window: Window,
-    init: Option<Arc<Init>>,
-    publisher: Option<Publisher>,
+    pub(super) segments: Segments,
+    pub(super) init: Option<Arc<Init>>,
+    pub(super) publisher: Option<Publisher>,
     /// Which publication may append; an older one that still runs was taken over.
     epoch: u64,
     last_byte: Instant,
@@ -69,8 +78,8 @@ pub(super) struct Inner {
     reserved: Numbers,
     /// End of the last part.
     end_us: i64,
-    discontinuities: u64,
-    received_bytes: u64,
+    pub(super) discontinuities: u64,
+    pub(super) received_bytes: u64,
     pub(super) wakers: HashMap<u64, Waker>,
 }
 
@@ -94,9 +103,13 @@ impl Stream {
     /// A stream whose numbers go on where those of its name ended.
     pub fn new(name: String, config: LiveConfig, keeper: Arc<dyn Keeper>) -> Arc<Self> {
         let start = keeper.begin(&name);
+        let listed_us = config.window.duration_us;
+        let segments = Segments::new(config.targets, listed_us, start.segment, start.discontinuity);
+        let progress = watch::Sender::new(segments.progress());
         let inner = Inner {
             state: State::Waiting,
             window: Window::from(start.part),
+            segments,
             init: None,
             publisher: None,
             epoch: 0,
@@ -117,6 +130,8 @@ impl Stream {
             start,
             keeper,
             inner: Mutex::new(inner),
+            progress,
+            playlist: Mutex::default(),
             viewers: counter(),
             lagged: counter(),
             next_viewer: counter(),
@@ -164,11 +179,14 @@ impl Stream {
         let mut inner = self.lock();
         if inner.state != State::Ended {
             inner.state = State::Ended;
+            inner.segments.end();
+            inner.count();
             inner.ended = Some(Instant::now());
             self.keeper.settle(&self.name, inner.next);
         }
         inner.publisher = None;
         inner.wake();
+        self.tell(&inner.segments);
     }
 
     /// Whether the stream ended at least this long ago.
@@ -177,7 +195,7 @@ impl Stream {
     }
 
     /// Reserves the next block of numbers in time.
-    fn reserve(&self, inner: &mut Inner) {
+    pub(super) fn reserve(&self, inner: &mut Inner) {
         if inner.next.nears(inner.reserved) {
             inner.reserved = inner.reserved.max(inner.next).block_end();
             self.keeper.reserve(&self.name, inner.reserved);
@@ -242,42 +260,6 @@ impl Stream {
         let end = inner.next.offset;
         (inner.window.first_byte().unwrap_or(end)..end, inner.state != State::Ended)
     }
-
-    /// Figures for `GET /live/{name}`.
-    pub fn status(&self) -> Status {
-        let inner = self.lock();
-        let (first, last) = (inner.window.first(), inner.window.last());
-        Status {
-            state: inner.state,
-            publisher: inner.publisher.clone(),
-            from_us: first.map(|part| part.start_us),
-            to_us: last.map(|part| part.end_us),
-            window_bytes: inner.window.bytes(),
-            first_byte: first.map(|part| part.offset),
-            last_byte: last.map(|part| part.offset + part.len - 1),
-            viewers: self.viewers.load(Relaxed),
-            lagged: self.lagged.load(Relaxed),
-            discontinuities: inner.discontinuities,
-            received_bytes: inner.received_bytes,
-            init: inner.init.clone(),
-        }
-    }
-}
-
-/// A stream at one moment.
-pub struct Status {
-    pub state: State,
-    pub publisher: Option<Publisher>,
-    pub from_us: Option<i64>,
-    pub to_us: Option<i64>,
-    pub window_bytes: u64,
-    pub first_byte: Option<u64>,
-    pub last_byte: Option<u64>,
-    pub viewers: u64,
-    pub lagged: u64,
-    pub discontinuities: u64,
-    pub received_bytes: u64,
-    pub init: Option<Arc<Init>>,
 }
 
 impl Inner {
@@ -297,13 +279,29 @@ impl Inner {
                 init
             }
         };
-        let Piece { rope, len, start_us, end_us, keyframe } = piece;
+        let Piece { rope, len, start_us, end_us, keyframe, cut } = piece;
         let (number, offset) = (self.next.part, self.next.offset);
         self.next.part += 1;
         self.next.offset += len;
         self.end_us = self.end_us.max(end_us);
+        let appended = Appended {
+            range: offset..offset + len,
+            init: &init,
+            span_us: cut.leading_us.unwrap_or((start_us, end_us)),
+            leads: cut.leading_us.is_some(),
+            keyframe,
+            discontinuity: cut.discontinuity,
+            begins: cut.begins,
+            ends: cut.ends,
+        };
+        self.segments.append(&appended, SystemTime::now());
         self.window.push(Arc::new(Part { number, offset, len, rope, start_us, end_us, keyframe, init }), bounds);
         self.wake();
+    }
+
+    /// Notes how far the numbers of segments and discontinuities have come.
+    pub(super) fn count(&mut self) {
+        (self.next.segment, self.next.discontinuity) = self.segments.next();
     }
 
     fn wake(&mut self) {
@@ -338,6 +336,16 @@ struct Piece {
     start_us: i64,
     end_us: i64,
     keyframe: bool,
+    cut: Cut,
+}
+
+/// How a part lies among the parts and segments of playlists.
+struct Cut {
+    /// Start and end of what it has of the track that is cut.
+    leading_us: Option<(i64, i64)>,
+    discontinuity: bool,
+    begins: Mark,
+    ends: Mark,
 }
 
 impl Publication {
@@ -392,6 +400,7 @@ impl Publication {
             return Ok(0);
         }
         let changed = inner.changes(&current);
+        let discontinuity = !first_of_all && (changed || self.joined.is_none());
         let (end_us, mut new) = (inner.end_us, None);
         let shifts = match &self.joined {
             Some(Joined::Mp4 { shifts }) if !changed => shifts,
@@ -405,10 +414,13 @@ impl Publication {
             fragment.rope[0] = shift_times(&fragment.rope[0], shifts)?;
             copied = fragment.rope[0].len() as u64;
         }
-        let (start_us, end_us) = span_us(&fragment, init, shifts);
-        let Fragment { rope, len, keyframe, .. } = fragment;
-        inner.append(Piece { rope, len, start_us, end_us, keyframe }, current.clone(), stream.config.window);
-        stream.reserve(&mut inner);
+        let (start_us, end_us) = span_us(&fragment.runs, init, shifts);
+        let leading = fragment.runs.iter().find(|run| run.track == init.main()).map(std::slice::from_ref);
+        let leading_us = leading.map(|run| span_us(run, init, shifts));
+        let Fragment { rope, len, keyframe, begins, ends, .. } = fragment;
+        let cut = Cut { leading_us, discontinuity, begins, ends };
+        inner.append(Piece { rope, len, start_us, end_us, keyframe, cut }, current.clone(), stream.config.window);
+        stream.appended(&mut inner);
         drop(inner);
         if let Some(shifts) = new {
             self.joined = Some(Joined::Mp4 { shifts });
@@ -426,6 +438,7 @@ impl Publication {
         let mut inner = self.inner()?;
         let first_of_all = inner.next.part == stream.start.part;
         let changed = inner.changes(&current);
+        let discontinuity = !first_of_all && (joined.is_none() || changed || part.jump);
         if joined.is_none() {
             if !part.keyframe {
                 // Nothing could be decoded from it.
@@ -449,9 +462,11 @@ impl Publication {
         }
         let (start_us, end_us) = (part.start_us.saturating_add(shift), part.end_us.saturating_add(shift));
         let (len, rope) = (part.rope.len(), part.rope.into_pieces());
-        let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe };
+        let leading_us = Some((start_us, end_us));
+        let cut = Cut { leading_us, discontinuity, begins: part.begins, ends: part.ends };
+        let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe, cut };
         inner.append(piece, current.clone(), stream.config.window);
-        stream.reserve(&mut inner);
+        stream.appended(&mut inner);
         drop(inner);
         self.joined = joined;
         Ok(copied)
@@ -471,6 +486,8 @@ impl Drop for Publication {
             inner.state = State::Waiting;
             inner.publisher = None;
             inner.left = Some(Instant::now());
+            inner.segments.close_part();
+            self.stream.tell(&inner.segments);
         }
     }
 }

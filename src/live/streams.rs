@@ -1,8 +1,10 @@
 //! All streams by name. A stream appears when somebody publishes it, and goes some time after it has ended.
 
 use super::numbers::Keeper;
+use super::resource::Resource;
 use super::stream::{Publication, PublishError, Stream};
 use super::window::Bounds;
+use crate::media::cadence::Targets;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,13 +21,18 @@ const NAME_BYTES_MAX: usize = 128;
 pub fn is_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     let first = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-    first && name.len() <= NAME_BYTES_MAX && name.bytes().all(legal) && !RESERVED.contains(&name)
+    first
+        && name.len() <= NAME_BYTES_MAX
+        && name.bytes().all(legal)
+        && !RESERVED.contains(&name)
+        && Resource::parse(name).is_none()
 }
 
 /// How streams behave; all of it is configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveConfig {
     pub window: Bounds,
+    pub targets: Targets,
     pub streams_max: usize,
     /// How long a publisher may be gone before its stream ends.
     pub reconnect_window: Duration,
@@ -60,6 +67,11 @@ impl Streams {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Stream>>> {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long parts and segments are, of every stream.
+    pub fn targets(&self) -> Targets {
+        self.config.targets
     }
 
     /// All streams, sorted by name.

@@ -2,7 +2,8 @@
 //!
 //! PURE.
 
-use crate::media::mp4::arrival::{Fragment, Init};
+use crate::media::mp4::arrival::{Fragment, Init, TrackRun};
+use crate::media::time::ticks_to_us;
 
 /// What each track's times are moved by, so that the publication goes on where the stream stands. A stream's first
 /// publication keeps its times.
@@ -20,20 +21,15 @@ pub(super) fn shift_us(start_us: i64, end_us: i64, first_of_all: bool) -> i64 {
     if first_of_all || on_time { 0 } else { end_us.saturating_sub(start_us) }
 }
 
-/// Start and end of a fragment in the stream.
-pub(super) fn span_us(fragment: &Fragment, init: &Init, shifts: &[(u32, i64)]) -> (i64, i64) {
+/// Start and end in the stream of what some tracks have in a fragment.
+pub(super) fn span_us(runs: &[TrackRun], init: &Init, shifts: &[(u32, i64)]) -> (i64, i64) {
     let shifted = |track: usize, ticks: i64| {
         let id = init.track_id(track);
         ticks.saturating_add(shifts.iter().find(|(t, _)| *t == id).map_or(0, |(_, shift)| *shift))
     };
-    let runs = || fragment.runs.iter();
-    let start = runs().map(|run| ticks_to_us(shifted(run.track, run.start), run.timescale)).min().unwrap_or(0);
-    let end = runs().map(|run| ticks_to_us(shifted(run.track, run.end), run.timescale)).max().unwrap_or(0);
+    let start = runs.iter().map(|run| ticks_to_us(shifted(run.track, run.start), run.timescale)).min().unwrap_or(0);
+    let end = runs.iter().map(|run| ticks_to_us(shifted(run.track, run.end), run.timescale)).max().unwrap_or(0);
     (start, end)
-}
-
-fn ticks_to_us(ticks: i64, timescale: u32) -> i64 {
-    i64::try_from(i128::from(ticks) * 1_000_000 / i128::from(timescale.max(1))).unwrap_or(i64::MAX)
 }
 
 fn us_to_ticks(us: i64, timescale: u32) -> i64 {

@@ -4,6 +4,7 @@
 //! [`ReadAt`], which `store` implements with `pread`; nothing here knows where the bytes come from.
 //! Does not belong here: HTTP words, catalogue, caching policy.
 
+pub mod cadence;
 pub mod codec;
 mod entry;
 pub mod index;

@@ -426,6 +426,26 @@ impl Counting {
 }
 
 /// Greatest common divisor; never 0 as long as `b` is not.
+/// Year, month and day of a number of days since 1970-01-01: the year begins in March, so that the leap day is its
+/// last day.
+pub fn civil(days: u64) -> (u64, u64, u64) {
+    const ERA_DAYS: u64 = 146_097;
+    // 1970-01-01 is day 719,468 after 0000-03-01.
+    let since = days + 719_468;
+    let (era, day) = (since / ERA_DAYS, since % ERA_DAYS);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + carry, month, day)
+}
+
+/// Microseconds of a number of ticks, rounded towards zero. Saturates.
+pub fn ticks_to_us(ticks: i64, timescale: u32) -> i64 {
+    i64::try_from(i128::from(ticks) * 1_000_000 / i128::from(timescale.max(1))).unwrap_or(i64::MAX)
+}
+
 fn gcd(mut a: u128, mut b: u128) -> u128 {
     while b != 0 {
         (a, b) = (b, a % b);

@@ -193,6 +193,11 @@ impl All {
                 "Connections dropped: the peer took no byte",
                 traffic.stalled.load(Relaxed),
             ),
+            count(
+                "weir_playlists_rendered",
+                "Texts of HLS playlists made",
+                self.metrics.playlists_rendered.load(Relaxed),
+            ),
             gauge("weir_connections", "Connections open", traffic.open.load(Relaxed) as u64),
             Figure::gauge("weir_uptime_seconds", "Time since the start", self.metrics.uptime().as_secs_f64()),
             Figure::counter("process_cpu_seconds", "CPU time used, user and system", process.cpu_seconds),

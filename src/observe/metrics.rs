@@ -3,6 +3,7 @@
 //! Labels come from fixed tables (route, status), never from a request, so memory is bounded.
 
 use super::latency::{Histogram, Reading};
+use crate::live::Resource;
 use crate::net::Traffic;
 use crate::profile::{Kind, Site};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,12 +25,15 @@ pub enum Route {
     LiveStream,
     LiveBody,
     LiveFile,
+    LivePlaylist,
+    LiveMaster,
+    LiveMedia,
     Script,
     Style,
     Other,
 }
 
-const ROUTES: [(Route, &str); 14] = [
+const ROUTES: [(Route, &str); 17] = [
     (Route::Page, "/"),
     (Route::Videos, "/videos"),
     (Route::Video, "/videos/{id}"),
@@ -41,6 +45,9 @@ const ROUTES: [(Route, &str); 14] = [
     (Route::LiveStream, "/live/{name}"),
     (Route::LiveBody, "/live/{name}/stream"),
     (Route::LiveFile, "/live/{name}/file"),
+    (Route::LivePlaylist, "/live/{name}/index.m3u8"),
+    (Route::LiveMaster, "/live/{name}/master.m3u8"),
+    (Route::LiveMedia, "/live/{name}/segment"),
     (Route::Script, "/weir.js"),
     (Route::Style, "/weir.css"),
     (Route::Other, "other"),
@@ -95,6 +102,9 @@ impl Route {
             (Some("live"), Some(_), None, _) => Self::LiveStream,
             (Some("live"), Some(_), Some("stream"), None) => Self::LiveBody,
             (Some("live"), Some(_), Some("file"), None) => Self::LiveFile,
+            (Some("live"), Some(_), Some("index.m3u8"), None) => Self::LivePlaylist,
+            (Some("live"), Some(_), Some("master.m3u8"), None) => Self::LiveMaster,
+            (Some("live"), Some(_), Some(name), None) if Resource::parse(name).is_some() => Self::LiveMedia,
             (Some("weir.js"), None, ..) => Self::Script,
             (Some("weir.css"), None, ..) => Self::Style,
             (Some("videos"), None, ..) => Self::Videos,
@@ -129,6 +139,8 @@ pub struct Metrics {
     durations: [Histogram; ROUTES.len()],
     /// The runtimes whose busy time is told, by name.
     runtimes: Mutex<Vec<(String, Handle)>>,
+    /// Texts of HLS playlists that were made; whoever asks while nothing changes shares one.
+    pub playlists_rendered: AtomicU64,
 }
 
 impl Metrics {
@@ -139,6 +151,7 @@ impl Metrics {
             requests: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             durations: [const { Histogram::new() }; ROUTES.len()],
             runtimes: Mutex::default(),
+            playlists_rendered: AtomicU64::new(0),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::tape::{Recording, Source, Status, Tape};
 use crate::library::{Library, RecordingFile, STEM_BYTES_MAX, UploadError};
 use crate::live::{Followed, Follower, Part, Stream};
+use crate::media::time::civil;
 use crate::store::Pool;
 use bytes::Bytes;
 use std::future::poll_fn;
@@ -340,21 +341,6 @@ fn stem(name: &str, now: SystemTime) -> String {
     // Names of streams are ASCII, so every place is a character boundary.
     let name = name.get(..STEM_BYTES_MAX - date.len()).unwrap_or(name);
     format!("{name}{date}")
-}
-
-/// Year, month and day of a number of days since 1970-01-01: the year begins in March, so that the leap day is its
-/// last day.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const ERA_DAYS: u64 = 146_097;
-    // 1970-01-01 is day 719,468 after 0000-03-01.
-    let since = days + 719_468;
-    let (era, day) = (since / ERA_DAYS, since % ERA_DAYS);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + carry, month, day)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod index_ts;
 mod library;
 mod library_changes;
 mod live;
+mod live_hls;
 mod live_publish;
 mod live_record;
 mod live_ts;

@@ -17,7 +17,7 @@ fn parsed(module: &str, text: &str) -> String {
     let script = format!(
         "import sys\nfrom {module} import text_string_to_metric_families as parse\n\
          for family in parse(sys.stdin.read()):\n  for s in family.samples:\n    \
-         print(family.type, s.name, sorted(s.labels.items()), s.value)\n"
+         print(family.type, s.name, sorted(s.labels.items()), float(s.value))\n"
     );
     let mut child = Command::new("python3")
         .args(["-c", &script])

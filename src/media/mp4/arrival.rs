@@ -1,12 +1,18 @@
 //! Fragmented MP4 as it arrives: finds the init segment and the fragments in a run of buffers, without joining them.
 //!
 //! PURE. Buffers in, events out; media bytes stay in the buffers they came in. What is copied: `moov` and `moof` boxes
-//! that straddle two buffers, and a `moof` whose times are shifted.
+//! that straddle two buffers, a `moof` whose times are shifted, and those that [`super::split`] writes.
 //! Source: ISO/IEC 14496-12 §8.8 (movie fragments), §8.16.2 (`styp`).
 
-use super::boxes::{Broken, be32, be64, children, find, kind_at, printable};
-use super::fragments::{self, FragmentTrack, Place};
+use super::boxes::{Broken, be32, be64, kind_at, printable};
+use super::describe;
+use super::filling::{Filling, Waiting};
+use super::fragments::FragmentTrack;
 use super::moov::{self, Movie};
+pub use super::shift::shift_times;
+use super::split::{self, Head};
+use crate::media::cadence::{Cadence, Mark, Targets};
+use crate::media::index::Track;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,14 +34,17 @@ pub struct Init {
     movie: Movie,
 }
 
-/// A fragment: `moof` and `mdat`.
+/// A fragment, or a chunk of one: `moof` and `mdat`.
 pub struct Fragment {
     /// The boxes in order, in as many buffers as they came in.
     pub rope: Vec<Bytes>,
     pub len: u64,
     pub runs: Vec<TrackRun>,
-    /// The first picture is a sync sample (any sample, where there is no picture).
+    /// The first picture is a sync sample (any sample, where the publication has no pictures).
     pub keyframe: bool,
+    /// What begins with it, and what is known to end with it.
+    pub begins: Mark,
+    pub ends: Mark,
 }
 
 /// The samples of one track in a fragment.
@@ -76,7 +85,6 @@ pub enum Wrong {
 }
 
 /// The parser of one publication.
-#[derive(Default)]
 pub struct Arrival {
     queue: VecDeque<Bytes>,
     /// Bytes in `queue`, and before them.
@@ -84,7 +92,14 @@ pub struct Arrival {
     position: u64,
     ftyp: Vec<Bytes>,
     init: Option<Arc<Init>>,
-    moof: Option<Bytes>,
+    /// A `moof` whose `mdat` has not begun, and where it stood.
+    moof: Option<(Bytes, u64)>,
+    /// An `mdat` that is arriving, and fragments that wait for others.
+    filling: Option<Filling>,
+    waiting: Waiting,
+    cadence: Cadence,
+    /// Number of the last `moof` that was written here.
+    sequence: u32,
     /// Where each track's last fragment ended, for fragments without `tfdt`.
     ends: Vec<i64>,
     /// Bytes that were copied on the way.
@@ -112,6 +127,11 @@ impl Init {
         Arc::new(Self { bytes: Bytes::from_static(b"init"), moov: Vec::new(), movie })
     }
 
+    /// What it says of its tracks; nothing is known of their samples.
+    pub fn described(&self) -> Vec<Track> {
+        self.movie.traks.iter().map(|trak| describe::track(&self.moov, trak)).collect()
+    }
+
     /// `track_ID` of a track by its position.
     pub fn track_id(&self, track: usize) -> u32 {
         self.movie.traks.get(track).map_or(0, |trak| trak.id)
@@ -122,7 +142,25 @@ impl Init {
         self.movie.traks.iter().map(|trak| (trak.id, trak.timescale.get()))
     }
 
-    fn tracks(&self) -> Vec<FragmentTrack> {
+    pub(super) fn track_count(&self) -> usize {
+        self.movie.traks.len()
+    }
+
+    /// Ticks per second of a track by its position.
+    pub(super) fn timescale(&self, track: usize) -> u32 {
+        self.movie.traks.get(track).map_or(1, |trak| trak.timescale.get())
+    }
+
+    pub(super) fn is_video(&self, track: usize) -> bool {
+        self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"vide")
+    }
+
+    /// The track that parts and segments are cut by: the first video, else the first of all.
+    pub fn main(&self) -> usize {
+        (0..self.track_count()).find(|track| self.is_video(*track)).unwrap_or(0)
+    }
+
+    pub(super) fn tracks(&self) -> Vec<FragmentTrack> {
         let of =
             |trak: &moov::Trak| FragmentTrack { id: trak.id, defaults: trak.defaults, video: &trak.handler == b"vide" };
         self.movie.traks.iter().map(of).collect()
@@ -139,6 +177,23 @@ impl Init {
 }
 
 impl Arrival {
+    pub fn new(targets: Targets) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            have: 0,
+            position: 0,
+            ftyp: Vec::new(),
+            init: None,
+            moof: None,
+            filling: None,
+            waiting: Waiting::default(),
+            cadence: Cadence::new(targets),
+            sequence: 0,
+            ends: Vec::new(),
+            copied_bytes: 0,
+        }
+    }
+
     /// Takes the next bytes of the publication and reports what became whole.
     pub fn push(&mut self, bytes: Bytes, events: &mut Vec<Event>) -> Result<(), ArrivalError> {
         if bytes.is_empty() {
@@ -146,13 +201,18 @@ impl Arrival {
         }
         self.have += bytes.len() as u64;
         self.queue.push_back(bytes);
-        while let Some((kind, size)) = self.header()? {
+        while self.fill(events)? {
+            let Some((kind, size)) = self.header()? else { break };
+            if &kind == b"mdat" && self.moof.is_some() {
+                self.begin_media(size)?;
+                continue;
+            }
             if self.have < size {
                 break;
             }
             let (at, no_init) = (self.position, self.init.is_none() && matches!(&kind, b"moof" | b"mdat"));
             let rope = self.take(size);
-            self.boxed(kind, rope, events).map_err(|broken| {
+            self.boxed(kind, at, rope, events).map_err(|broken| {
                 let what = format!("{} in the {} box", broken.what, printable(kind));
                 let kind = if no_init { Wrong::NoInit } else { Wrong::Broken };
                 ArrivalError { what, position: at + broken.at as u64, kind }
@@ -163,7 +223,53 @@ impl Arrival {
 
     /// Whether the publication may end here: not in the middle of a box.
     pub fn is_between_boxes(&self) -> bool {
-        self.have == 0 && self.moof.is_none()
+        self.have == 0 && self.moof.is_none() && self.filling.is_none()
+    }
+
+    /// The `mdat` of a fragment begins at the front of the queue.
+    fn begin_media(&mut self, size: u64) -> Result<(), ArrivalError> {
+        let (Some((moof, moof_at)), Some(init)) = (self.moof.take(), self.init.clone()) else { return Ok(()) };
+        let mut first = [0; 16];
+        self.peek(&mut first);
+        let mdat_header = if be32(&first, 0) == 1 { 16 } else { 8 };
+        let head = Head { moof: &moof, moof_at, mdat_at: self.position, mdat_size: size, mdat_header };
+        let planned = split::plan(&head, &init, &mut self.ends, &mut self.cadence, &mut self.sequence);
+        let planned = planned.map_err(|broken| ArrivalError {
+            what: format!("{} in the moof box", broken.what),
+            position: moof_at + broken.at as u64,
+            kind: Wrong::Broken,
+        })?;
+        self.filling = Some(Filling::new(planned, size));
+        Ok(())
+    }
+
+    /// Moves what arrived into the open `mdat` and reports the chunks that became whole; false while it is open.
+    fn fill(&mut self, events: &mut Vec<Event>) -> Result<bool, ArrivalError> {
+        let (Some(mut filling), Some(init)) = (self.filling.take(), self.init.clone()) else { return Ok(true) };
+        self.take(filling.missing().min(self.have)).into_iter().for_each(|piece| filling.push(piece));
+        let mut ready = Vec::new();
+        while let Some((fragment, lone, made)) = filling.next() {
+            let taken = self.waiting.take((fragment, lone), &init, &mut self.sequence, &mut ready);
+            self.copied_bytes += made + self.broken_here(taken)?;
+        }
+        events.extend(ready.into_iter().map(Event::Fragment));
+        let whole = filling.missing() == 0;
+        if !whole {
+            self.filling = Some(filling);
+        }
+        Ok(whole)
+    }
+
+    /// The publication ends here: what waits comes out.
+    pub fn finish(&mut self, events: &mut Vec<Event>) {
+        let (Some(init), mut ready) = (self.init.clone(), Vec::new()) else { return };
+        // Its samples were written before, one by one.
+        self.copied_bytes += self.waiting.release(&init, &mut self.sequence, &mut ready).unwrap_or_default();
+        events.extend(ready.into_iter().map(Event::Fragment));
+    }
+
+    fn broken_here<T>(&self, outcome: Result<T, Broken>) -> Result<T, ArrivalError> {
+        outcome.map_err(|broken| ArrivalError { what: broken.what, position: self.position, kind: Wrong::Broken })
     }
 
     /// Kind and size of the box at the front, once its header is there.
@@ -247,12 +353,13 @@ impl Arrival {
         whole.freeze()
     }
 
-    fn boxed(&mut self, kind: [u8; 4], rope: Vec<Bytes>, events: &mut Vec<Event>) -> Result<(), Broken> {
+    fn boxed(&mut self, kind: [u8; 4], at: u64, rope: Vec<Bytes>, events: &mut Vec<Event>) -> Result<(), Broken> {
         match &kind {
             b"ftyp" => self.ftyp = rope,
             b"moov" => {
                 let moov = self.joined(rope);
                 let init = Arc::new(Init::parse(&self.ftyp, &moov)?);
+                self.finish(events);
                 self.copied_bytes += init.bytes.len() as u64;
                 self.ends = vec![0; init.movie.traks.len()];
                 self.init = Some(Arc::clone(&init));
@@ -262,95 +369,24 @@ impl Arrival {
                 if self.init.is_none() {
                     return Err(Broken::new("a fragment before any init segment (ftyp and moov)", 0));
                 }
-                self.moof = Some(self.joined(rope));
+                self.moof = Some((self.joined(rope), at));
             }
-            b"mdat" => {
-                let Some(moof) = self.moof.take() else {
-                    return Err(Broken::new("media without a moof before it", 0));
-                };
-                events.push(Event::Fragment(self.fragment(moof, rope)?));
-            }
+            b"mdat" => return Err(Broken::new("media without a moof before it", 0)),
             _ => {}
         }
         Ok(())
     }
-
-    fn fragment(&mut self, moof: Bytes, mdat: Vec<Bytes>) -> Result<Fragment, Broken> {
-        let Some(init) = self.init.clone() else { return Err(Broken::new("a fragment before any init segment", 0)) };
-        let tracks = init.tracks();
-        let found = fragments::parse(&moof[8..], 0, &tracks)?;
-        let mut runs = Vec::new();
-        let mut keyframe = None;
-        for (n, fragment) in found.iter().enumerate().filter(|(_, fragment)| !fragment.is_empty()) {
-            let cursor = fragment.cursor_at(&moof[8..], Place::start(self.ends[n]), tracks[n].video);
-            let mut run: Option<TrackRun> = None;
-            for sample in cursor {
-                let end = sample.dts.saturating_add(i64::from(sample.duration));
-                let timescale = init.movie.traks[n].timescale.get();
-                let video = tracks[n].video;
-                if run.is_none() && video {
-                    keyframe = Some(sample.sync);
-                }
-                let run = run.get_or_insert(TrackRun { track: n, timescale, start: sample.dts, end, video });
-                run.end = run.end.max(end);
-            }
-            if let Some(run) = run {
-                self.ends[n] = run.end;
-                runs.push(run);
-            }
-        }
-        let mut rope = vec![moof];
-        rope.extend(mdat);
-        let len = rope.iter().map(|piece| piece.len() as u64).sum();
-        Ok(Fragment { rope, len, runs, keyframe: keyframe.unwrap_or(true) })
-    }
-}
-
-/// Adds `shift` ticks per track to the decode times of a `moof`; a copy of the box with `tfdt` rewritten.
-/// `shifts` are (track id, ticks).
-pub fn shift_times(moof: &Bytes, shifts: &[(u32, i64)]) -> Result<Bytes, ArrivalError> {
-    let failed = |broken: Broken| ArrivalError { what: broken.what, position: broken.at as u64, kind: Wrong::Broken };
-    let mut copy = BytesMut::from(&moof[..]);
-    for child in children(moof, 8..moof.len()) {
-        let child = child.map_err(failed)?;
-        if &child.kind != b"traf" {
-            continue;
-        }
-        let (Some(header), Some(time)) = (
-            find(moof, child.body.clone(), b"tfhd").map_err(failed)?,
-            find(moof, child.body.clone(), b"tfdt").map_err(failed)?,
-        ) else {
-            continue;
-        };
-        if header.len() < 8 || time.len() < 8 {
-            continue;
-        }
-        let id = be32(moof, header.start + 4);
-        let shift = shifts.iter().find(|(track, _)| *track == id).map_or(0, |(_, shift)| *shift);
-        if moof[time.start] == 1 && time.len() >= 12 {
-            let moved = be64(moof, time.start + 4).saturating_add_signed(shift);
-            copy[time.start + 4..time.start + 12].copy_from_slice(&moved.to_be_bytes());
-        } else {
-            let moved = i64::from(be32(moof, time.start + 4)).saturating_add(shift);
-            let Ok(moved) = u32::try_from(moved) else {
-                return Err(ArrivalError {
-                    what: "a 32-bit tfdt cannot hold the time of a stream this long".to_owned(),
-                    position: time.start as u64,
-                    kind: Wrong::Broken,
-                });
-            };
-            copy[time.start + 4..time.start + 8].copy_from_slice(&moved.to_be_bytes());
-        }
-    }
-    Ok(copy.freeze())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
+    /// Longer than any fragment here: none is divided.
+    const TARGETS: Targets = Targets { part_us: 3_600_000_000, segment_us: 3_600_000_000 };
+
     /// The demo sample as fragments, made by the chunk writer.
-    fn fragmented() -> Vec<u8> {
+    pub(crate) fn fragmented() -> Vec<u8> {
         use crate::media::index::{Index, Position, Until};
         use crate::media::slices::Piece;
         let file: &[u8] = include_bytes!("../../../assets/demo.mp4");
@@ -371,51 +407,67 @@ mod tests {
         out
     }
 
-    /// Init, then of each fragment: bytes, keyframe, runs.
-    type Seen = (Vec<u8>, Vec<(Vec<u8>, bool, Vec<TrackRun>)>);
+    /// A fragment with its bytes joined.
+    #[derive(PartialEq)]
+    pub(crate) struct Joined {
+        pub(crate) bytes: Vec<u8>,
+        pub(crate) keyframe: bool,
+        pub(crate) runs: Vec<TrackRun>,
+        pub(crate) begins: Mark,
+    }
 
-    fn arrive(buffers: impl Iterator<Item = Bytes>) -> (Seen, u64) {
-        let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+    pub(crate) struct Seen {
+        pub(crate) init: Arc<Init>,
+        pub(crate) fragments: Vec<Joined>,
+        pub(crate) copied_bytes: u64,
+    }
+
+    pub(crate) fn arrive_with(targets: Targets, buffers: impl Iterator<Item = Bytes>) -> Seen {
+        let (mut arrival, mut events) = (Arrival::new(targets), Vec::new());
         buffers.for_each(|bytes| arrival.push(bytes, &mut events).expect("valid"));
-        assert!(arrival.is_between_boxes());
-        let (mut init, mut fragments) = (Vec::new(), Vec::new());
+        let (mut init, mut fragments) = (None, Vec::new());
         for event in events {
             match event {
-                Event::Init(found) => init = found.bytes.to_vec(),
+                Event::Init(found) => init = Some(found),
                 Event::Fragment(f) => {
                     let bytes: Vec<u8> = f.rope.iter().flat_map(|piece| piece.to_vec()).collect();
                     assert_eq!(bytes.len() as u64, f.len);
-                    fragments.push((bytes, f.keyframe, f.runs));
+                    fragments.push(Joined { bytes, keyframe: f.keyframe, runs: f.runs, begins: f.begins });
                 }
             }
         }
-        ((init, fragments), arrival.copied_bytes)
+        Seen { init: init.expect("an init segment"), fragments, copied_bytes: arrival.copied_bytes }
+    }
+
+    fn arrive(buffers: impl Iterator<Item = Bytes>) -> Seen {
+        arrive_with(TARGETS, buffers)
     }
 
     #[test]
     fn how_the_bytes_are_cut_changes_nothing() {
         let whole = Bytes::from(fragmented());
-        let (expected, _) = arrive(std::iter::once(whole.clone()));
+        let expected = arrive(std::iter::once(whole.clone()));
         // assets/demo.sh: 16 keyframes, and the writer begins a fragment at each.
-        assert_eq!(expected.1.len(), 16);
-        assert!(expected.1.iter().all(|(_, keyframe, runs)| *keyframe && runs.len() >= 2));
-        let joined: Vec<u8> =
-            expected.1.iter().fold(expected.0.clone(), |all, (bytes, ..)| [all, bytes.clone()].concat());
+        assert_eq!(expected.fragments.len(), 16);
+        assert!(expected.fragments.iter().all(|fragment| fragment.keyframe && fragment.runs.len() >= 2));
+        let fragments = expected.fragments.iter().map(|fragment| fragment.bytes.clone());
+        let joined: Vec<u8> = fragments.fold(expected.init.bytes.to_vec(), |all, bytes| [all, bytes].concat());
         assert_eq!(joined, whole);
         for size in [1, 7, 1000, 65_536] {
             let buffers = (0..whole.len()).step_by(size).map(|at| whole.slice(at..whole.len().min(at + size)));
-            let (seen, copied) = arrive(buffers);
-            assert!(seen == expected, "buffers of {size} bytes");
-            assert!(copied < 60_000, "{copied} bytes copied: more than heads");
+            let seen = arrive(buffers);
+            let same = seen.init.bytes == expected.init.bytes && seen.fragments == expected.fragments;
+            assert!(same, "buffers of {size} bytes");
+            assert!(seen.copied_bytes < 60_000, "{} bytes copied: more than heads", seen.copied_bytes);
         }
     }
 
     #[test]
     fn times_are_moved_in_a_copy_of_the_head() {
-        let ((_, fragments), _) = arrive(std::iter::once(Bytes::from(fragmented())));
-        let second = &fragments[1];
-        let size = be32(&second.0, 0) as usize;
-        let moof = Bytes::copy_from_slice(&second.0[..size]);
+        let seen = arrive(std::iter::once(Bytes::from(fragmented())));
+        let second = &seen.fragments[1].bytes;
+        let size = be32(second, 0) as usize;
+        let moof = Bytes::copy_from_slice(&second[..size]);
         let moved = shift_times(&moof, &[(1, 30_000), (2, 48_000)]).expect("moved");
         assert_eq!(moved.len(), moof.len());
         let differing = moof.iter().zip(&moved[..]).filter(|(a, b)| a != b).count();
@@ -425,7 +477,7 @@ mod tests {
     #[test]
     fn what_is_no_stream_is_refused_with_its_place() {
         let push = |bytes: &[u8]| {
-            let (mut arrival, mut events) = (Arrival::default(), Vec::new());
+            let (mut arrival, mut events) = (Arrival::new(TARGETS), Vec::new());
             arrival.push(Bytes::copy_from_slice(bytes), &mut events).expect_err("refused")
         };
         let error = push(b"\x00\x00\x00\x05ftyp");

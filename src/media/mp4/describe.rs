@@ -82,7 +82,12 @@ pub(crate) fn summary(parts: &Parts, entry: &[u8], src: &dyn ReadAt, spread: Spr
 }
 
 fn describe(view: View<'_>, track: usize) -> Track {
-    let (trak, index) = (view.trak(track), &view.tracks[track]);
+    let index = &view.tracks[track];
+    Track { frames: index.samples, keyframes: index.syncs, ..self::track(view.moov, view.trak(track)) }
+}
+
+/// What the boxes of a track say, without its samples.
+pub(super) fn track(moov: &[u8], trak: &Trak) -> Track {
     let kind = match &trak.handler {
         b"vide" => TrackKind::Video,
         b"soun" => TrackKind::Audio,
@@ -90,22 +95,22 @@ fn describe(view: View<'_>, track: usize) -> Track {
         b"text" | b"sbtl" | b"subt" | b"clcp" => TrackKind::Text,
         _ => TrackKind::Other,
     };
-    let entry = codec::SampleEntry::first(view.moov, trak.stsd.clone());
-    let audio = entry.as_ref().filter(|_| kind == TrackKind::Audio).map(|entry| entry.audio(view.moov));
+    let entry = codec::SampleEntry::first(moov, trak.stsd.clone());
+    let audio = entry.as_ref().filter(|_| kind == TrackKind::Audio).map(|entry| entry.audio(moov));
     let size = entry.as_ref().filter(|_| kind == TrackKind::Video).map(|entry| {
-        let coded = (u32::from(be16(view.moov, entry.start + 32)), u32::from(be16(view.moov, entry.start + 34)));
+        let coded = (u32::from(be16(moov, entry.start + 32)), u32::from(be16(moov, entry.start + 34)));
         if trak.display.0 > 0 && trak.display.1 > 0 { trak.display } else { coded }
     });
     Track {
         id: trak.id,
         kind,
-        codec: entry.as_ref().map_or_else(String::new, |entry| entry.codec(view.moov)),
+        codec: entry.as_ref().map_or_else(String::new, |entry| entry.codec(moov)),
         width: size.map(|size| size.0),
         height: size.map(|size| size.1),
         frame_rate: None,
         variable_rate: false,
-        frames: index.samples,
-        keyframes: index.syncs,
+        frames: 0,
+        keyframes: 0,
         sample_rate: audio.map(|(rate, _)| if rate == 0 { trak.timescale.get() } else { rate }),
         channels: audio.map(|(_, channels)| channels),
         language: language(trak.language),

@@ -3,7 +3,8 @@
 //! Reading order: [`boxes`] (walking), [`moov`] (where the tables are), [`tables`] (lookups in them), [`fragments`]
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
-//! [`fmp4`] (chunks that play on their own, written with [`write`]).
+//! [`fmp4`] (chunks that play on their own, written with [`write`]). For live streams:
+//! [`arrival`], [`split`], [`filling`].
 
 pub mod arrival;
 pub(crate) mod boxes;
@@ -11,6 +12,7 @@ pub(crate) mod build;
 pub(crate) mod condense;
 pub(crate) mod derived;
 pub(crate) mod describe;
+mod filling;
 pub(crate) mod fmp4;
 pub(crate) mod fragments;
 pub(crate) mod frames;
@@ -18,6 +20,8 @@ pub(crate) mod moov;
 pub(crate) mod order;
 pub(crate) mod sample;
 pub(crate) mod seek;
+mod shift;
+mod split;
 pub(crate) mod tables;
 pub(crate) mod timecode;
 pub(crate) mod tracks;

@@ -4,11 +4,14 @@
 //! buffers (to be read; they go out as they came), what is searched for lost sync, and program tables.
 //! Source: ISO/IEC 13818-1 §2.4.3.
 
-use super::cutter::{Cut, Cutter};
+use super::cutter::{Cut, Cutter, Ended};
 use super::packet::{PACKET, SYNC, sync_run};
 use super::picture::Format;
 use super::psi::Program;
 use super::rope::Rope;
+use super::scan;
+use crate::media::cadence::{Mark, Targets};
+use crate::media::index::{Track, TrackKind};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
@@ -41,6 +44,17 @@ impl Init {
         self.parameters == other.parameters && streams(self) == streams(other)
     }
 
+    /// What the tables and the first video's parameters say of the streams.
+    pub fn described(&self) -> Vec<Track> {
+        let mut tracks: Vec<Track> = self.program.streams.iter().map(scan::track).collect();
+        if let (Some(video), Some(format)) = (tracks.iter_mut().find(|t| t.kind == TrackKind::Video), &self.format) {
+            video.codec.clone_from(&format.codec);
+            (video.width, video.height) = (Some(format.width), Some(format.height));
+            video.frame_rate = format.rate;
+        }
+        tracks
+    }
+
     /// PIDs whose time and counters begin anew when a publisher does.
     pub fn pids(&self) -> Vec<u16> {
         let mut pids: Vec<u16> = self.program.streams.iter().map(|stream| stream.pid).collect();
@@ -56,6 +70,9 @@ pub struct Part {
     pub rope: Rope,
     /// Program tables and a keyframe stand in front.
     pub keyframe: bool,
+    /// What begins with it; program tables stand in front of that. And what ends with it.
+    pub begins: Mark,
+    pub ends: Mark,
     /// Decode times in microseconds: of the first picture, and of the first one behind.
     pub start_us: i64,
     pub end_us: i64,
@@ -98,10 +115,10 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Parts last at most `part_target_us` where pictures are shorter than that.
-    pub fn new(part_target_us: i64) -> Self {
+    /// Parts keep to the targets where pictures are shorter than these.
+    pub fn new(targets: Targets) -> Self {
         Self {
-            cutter: Cutter::new(part_target_us),
+            cutter: Cutter::new(targets),
             position: 0,
             kept: 0,
             rope: Rope::default(),
@@ -196,14 +213,14 @@ impl Arrival {
         let mut rope = std::mem::replace(&mut self.rope, tail);
         self.part_at = cut.at;
         if let Some(ended) = cut.ended.filter(|_| !rope.is_empty()) {
-            if let Some(tables) = ended.tables {
+            if let Some(tables) = &ended.tables {
                 self.copied_bytes += tables.len() as u64;
                 let media = std::mem::take(&mut rope);
-                rope.push(tables);
+                rope.push(tables.clone());
                 rope.append(media);
             }
-            let (keyframe, start_us, jump) = (ended.keyframe, ended.start_us, ended.jump);
-            events.push(Event::Part(Part { rope, keyframe, start_us, end_us: ended.end_us, jump }));
+            let Ended { keyframe, begins, ends, start_us, end_us, jump, .. } = ended;
+            events.push(Event::Part(Part { rope, keyframe, begins, ends, start_us, end_us, jump }));
         }
         events.extend(cut.init.map(Event::Init));
         let wrong = |what| Err(Broken { what, position: self.position });
@@ -257,6 +274,7 @@ impl Arrival {
 mod tests {
     use super::*;
 
+    const TARGETS: Targets = Targets { part_us: 500_000, segment_us: 4_000_000 };
     const VIDEO: u16 = 0x100;
     const AUDIO: u16 = 0x101;
     const PMT: u16 = 0x1000;
@@ -344,7 +362,7 @@ mod tests {
     type Seen = Vec<Option<(Vec<u8>, bool, i64, i64, bool)>>;
 
     fn run(data: &[u8], step: usize) -> (Seen, Arrival) {
-        let mut arrival = Arrival::new(500_000);
+        let mut arrival = Arrival::new(TARGETS);
         let mut events = Vec::new();
         for piece in data.chunks(step) {
             arrival.push(Bytes::copy_from_slice(piece), &mut events).expect("a stream");
@@ -375,13 +393,14 @@ mod tests {
         muxer.out.extend([0x11; 501]);
         muxer.group(90_000 + 20 * 3600, 25);
         let (whole, arrival) = run(&muxer.out, usize::MAX);
-        // Twelve pictures of 40 ms in 0.5 s, four packets each, and PAT and PMT in front of a keyframe.
+        // Twelve pictures of 40 ms in 0.5 s, four packets each, and PAT and PMT in front of a keyframe and of what
+        // begins a part of a playlist, which a keyframe within it divides.
         let expected = [
             (50, true, 1_000_000, 1_480_000),
             (32, false, 1_480_000, 1_800_000),
-            (50, true, 1_800_000, 2_280_000),
-            (48, false, 2_280_000, 2_760_000),
-            (4, false, 2_760_000, 2_800_000),
+            (18, true, 1_800_000, 1_960_000),
+            (50, false, 1_960_000, 2_440_000),
+            (38, false, 2_440_000, 2_800_000),
         ];
         // The garbage begins with a sync byte: one packet's worth of it passes as a packet of some PID.
         let mut found = shape(&whole);
@@ -401,10 +420,12 @@ mod tests {
     fn nothing_is_copied_that_does_not_straddle() {
         let mut muxer = Muxer::default();
         muxer.group(0, 50);
-        assert_eq!(run(&muxer.out, PACKET * 7).1.copied_bytes, 0);
+        // But PAT and PMT in front of the four parts, of 0.48 s each in 2 s, that begin without a keyframe.
+        let tables = 4 * 2 * PACKET as u64;
+        assert_eq!(run(&muxer.out, PACKET * 7).1.copied_bytes, tables);
         // A buffer of 1,000 bytes ends within a packet, but for every 47th.
         let straddlers = (1..=muxer.out.len() / 1000).filter(|n| n * 1000 % PACKET != 0).count();
-        assert_eq!(run(&muxer.out, 1000).1.copied_bytes, (straddlers * PACKET) as u64);
+        assert_eq!(run(&muxer.out, 1000).1.copied_bytes, (straddlers * PACKET) as u64 + tables);
     }
 
     #[test]
@@ -447,14 +468,15 @@ mod tests {
         muxer.group(10 * 3600, 5);
         let (seen, _) = run(&muxer.out, 188);
         let order: Vec<_> = seen.iter().map(Option::is_none).collect();
-        assert_eq!(order, [true, false, true, false, false]);
+        // The third group is divided after 0.48 s in all.
+        assert_eq!(order, [true, false, true, false, false, false]);
     }
 
     #[test]
     fn a_publication_that_breaks_off_loses_the_picture_that_is_not_whole() {
         let mut muxer = Muxer::default();
         muxer.group(0, 5);
-        let mut arrival = Arrival::new(500_000);
+        let mut arrival = Arrival::new(TARGETS);
         let mut events = Vec::new();
         let cut = muxer.out.len() - 100;
         arrival.push(Bytes::copy_from_slice(&muxer.out[..cut]), &mut events).expect("a stream");
@@ -466,7 +488,7 @@ mod tests {
     #[test]
     fn what_is_no_stream_is_refused() {
         let push = |data: &[u8]| {
-            let mut arrival = Arrival::new(500_000);
+            let mut arrival = Arrival::new(TARGETS);
             let mut events = Vec::new();
             let mut pieces = data.chunks(10_000).map(|piece| arrival.push(Bytes::copy_from_slice(piece), &mut events));
             pieces.find_map(Result::err).map(|broken| broken.position)

@@ -11,6 +11,7 @@ use super::mpeg2;
 use super::packet::{PACKET, Packet};
 use super::picture::{Parity, Parser};
 use super::psi::{self, Coding, PAT_PID, Program, Sections};
+use crate::media::cadence::{Cadence, Mark, Targets, Unit as Span};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub(super) struct Cut {
 
 pub(super) struct Ended {
     pub(super) keyframe: bool,
+    pub(super) begins: Mark,
+    pub(super) ends: Mark,
     pub(super) start_us: i64,
     pub(super) end_us: i64,
     pub(super) jump: bool,
@@ -40,6 +43,7 @@ pub(super) struct Ended {
 
 struct Open {
     keyframe: bool,
+    begins: Mark,
     start: i64,
     jump: bool,
     tables: Option<Bytes>,
@@ -62,7 +66,7 @@ struct Unit {
 }
 
 pub(super) struct Cutter {
-    part_target: i64,
+    cadence: Cadence,
     pat: Table,
     pmts: Vec<(u16, Table, Option<Program>)>,
     /// The PMT's PID, and the table.
@@ -141,9 +145,9 @@ fn us(ticks: i64) -> i64 {
 }
 
 impl Cutter {
-    pub(super) fn new(part_target_us: i64) -> Self {
+    pub(super) fn new(targets: Targets) -> Self {
         Self {
-            part_target: part_target_us * 9 / 100,
+            cadence: Cadence::new(targets),
             pat: Table::default(),
             pmts: Vec::new(),
             program: None,
@@ -290,21 +294,24 @@ impl Cutter {
 
     /// A unit begins that has `key` and lies at `time`: does a part begin with it?
     fn judge(&mut self, pes: Pes, key: bool, time: i64, jump: bool, audio: bool) -> Option<Cut> {
-        let Some(open) = &self.open else {
-            if !key {
-                return Some(Cut { at: pes.entry, ended: None, init: None });
-            }
-            return Some(self.begin(pes, true, time, false));
-        };
-        let full = time + self.clock.interval - open.start > self.part_target;
-        if (key && !audio) || jump || full { Some(self.begin(pes, key, time, jump)) } else { None }
+        if self.open.is_none() && !key {
+            return Some(Cut { at: pes.entry, ended: None, init: None });
+        }
+        let span = Span { start_us: us(time), end_us: us(time + self.clock.interval), keyframe: key };
+        let begins = self.cadence.begin(span, jump);
+        let first = self.open.is_none();
+        if first || (key && !audio) || jump || begins != Mark::Nothing {
+            Some(self.begin(pes, key, begins, time, jump))
+        } else {
+            None
+        }
     }
 
-    fn begin(&mut self, pes: Pes, keyframe: bool, time: i64, jump: bool) -> Cut {
-        let bare = keyframe && pes.entry == pes.offset;
+    fn begin(&mut self, pes: Pes, keyframe: bool, begins: Mark, time: i64, jump: bool) -> Cut {
+        let bare = (keyframe || begins != Mark::Nothing) && pes.entry == pes.offset;
         let tables = if bare { self.tables() } else { None };
-        let open = Open { keyframe, start: time, jump, tables };
-        let ended = self.open.replace(open).map(|open| ended(open, time));
+        let open = Open { keyframe, begins, start: time, jump, tables };
+        let ended = self.open.replace(open).map(|open| ended(open, begins, time));
         let init = if keyframe { self.renew() } else { None };
         Cut { at: pes.entry, ended, init }
     }
@@ -343,8 +350,8 @@ impl Cutter {
     pub(super) fn force(&mut self, at: u64) -> Cut {
         let time = self.clock.time;
         (self.front, self.unit) = (None, None);
-        let next = Open { keyframe: false, start: time, jump: false, tables: None };
-        let ended = self.open.take().map(|open| ended(open, time));
+        let next = Open { keyframe: false, begins: Mark::Nothing, start: time, jump: false, tables: None };
+        let ended = self.open.take().map(|open| ended(open, Mark::Nothing, time));
         if ended.is_some() {
             self.open = Some(next);
         }
@@ -356,14 +363,14 @@ impl Cutter {
         let unit = self.unit.take().filter(|_| broke_off);
         let left_out = unit.is_some_and(|unit| unit.judged);
         let time = self.clock.time + if left_out { 0 } else { self.clock.interval };
-        let ended = self.open.take().map(|open| ended(open, time));
+        let ended = self.open.take().map(|open| ended(open, Mark::Nothing, time));
         Cut { at: unit.map_or(at, |unit| unit.pes.entry), ended, init: None }
     }
 }
 
-fn ended(open: Open, end: i64) -> Ended {
-    let Open { keyframe, start, jump, tables } = open;
-    Ended { keyframe, start_us: us(start), end_us: us(end.max(start)), jump, tables }
+fn ended(open: Open, ends: Mark, end: i64) -> Ended {
+    let Open { keyframe, begins, start, jump, tables } = open;
+    Ended { keyframe, begins, ends, start_us: us(start), end_us: us(end.max(start)), jump, tables }
 }
 
 fn parser_of(coding: Coding) -> Option<Parser> {

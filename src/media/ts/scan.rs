@@ -313,7 +313,8 @@ impl Scan {
     }
 }
 
-fn track(stream: &psi::Stream) -> Track {
+/// What a program table says of a stream.
+pub(super) fn track(stream: &psi::Stream) -> Track {
     let (kind, codec) = match stream.coding {
         Coding::Mpeg2Video => (TrackKind::Video, "mp4v.61"),
         Coding::H264 => (TrackKind::Video, "avc1"),

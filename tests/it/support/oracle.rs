@@ -1,6 +1,7 @@
 //! What ffprobe and ffmpeg see: the expected values of every test about time, frames and bytes. See
 //! fixtures/vectors.sh.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -122,9 +123,14 @@ fn checksums(listing: &str) -> Vec<String> {
 pub fn decode(media: &[u8]) -> Vec<String> {
     let file = tempfile::Builder::new().prefix("decode-").tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     std::fs::write(file.path(), media).unwrap();
+    decode_from(file.path().as_os_str())
+}
+
+/// The same of a file, or of a URL.
+pub fn decode_from(input: &OsStr) -> Vec<String> {
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-hide_banner", "-loglevel", "fatal", "-threads", "1", "-noautorotate", "-i"])
-        .arg(file.path())
+        .arg(input)
         .args(["-map", "0:v:0", "-fps_mode", "passthrough", "-fflags", "+bitexact", "-f", "framemd5", "-"])
         .output()
         .expect("ffmpeg is installed");

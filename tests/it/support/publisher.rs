@@ -13,10 +13,17 @@ pub const BY_FRAME: &str = "frag_every_frame+empty_moov+default_base_moof";
 
 /// ffmpeg, pushing a file as fragmented MP4 at its own speed.
 pub fn push(server: &Server, source: &Path, name: &str, movflags: &str) -> Child {
+    push_as(server, source, name, &["-f", "mp4", "-movflags", movflags])
+}
+
+/// The same in any format.
+pub fn push_as(server: &Server, source: &Path, name: &str, format: &[&str]) -> Child {
     Command::new("ffmpeg")
         .args(["-nostdin", "-v", "error", "-re", "-i"])
         .arg(source)
-        .args(["-c", "copy", "-f", "mp4", "-movflags", movflags, "-method", "PUT"])
+        .args(["-c", "copy"])
+        .args(format)
+        .args(["-method", "PUT"])
         .args(["-headers", &format!("Authorization: Bearer {WRITE_KEY}")])
         .arg(format!("http://{}/live/{name}", server.media))
         .stderr(Stdio::null())

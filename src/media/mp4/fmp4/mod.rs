@@ -11,6 +11,7 @@ mod plan;
 
 pub use chunk::Chunk;
 pub(crate) use chunk::ChunkStart;
+pub(crate) use moof::traf;
 
 use crate::media::index::SeekError;
 use crate::media::mp4::sample::Sample;
@@ -74,6 +75,11 @@ pub(crate) struct TrackKindOut {
 }
 
 impl TrackKindOut {
+    /// For a `moof` whose `moov` is somebody else's.
+    pub(crate) fn new(id: u32, video: bool) -> Self {
+        Self { id, timescale: 0, video, media_time: 0 }
+    }
+
     /// When a sample is presented, in ticks from the start of the chunk.
     fn presented(self, sample: &Sample) -> i64 {
         sample.dts.saturating_add(i64::from(sample.cts_offset)).saturating_sub(self.media_time)

@@ -131,7 +131,8 @@ fn head(n: usize, fragment: &Fragment, timecode: Option<TimecodeSample>, runs: &
     if head.len() as u64 == fragment.head_bytes { Ok(head) } else { Err(changed()) }
 }
 
-fn traf(b: &mut Boxes, track: TrackKindOut, samples: &[Sample], data: &mut u32) {
+/// Samples of one track, whose data begins `data` bytes behind the start of the `moof`; moves `data` to their end.
+pub(crate) fn traf(b: &mut Boxes, track: TrackKindOut, samples: &[Sample], data: &mut u32) {
     let flags = DATA_OFFSET | PER_SAMPLE | if track.video { PER_VIDEO_SAMPLE } else { 0 };
     let start = samples.first().map_or(0, |s| s.dts);
     b.boxed(b"traf", |b| {

@@ -1,0 +1,62 @@
+//! What a stream tells of its segments, their parts and its playlist.
+
+use super::master;
+use super::playlist::Playlist;
+use super::segments::{Progress, Segments};
+use super::stream::{Inner, Stream};
+use crate::media::cadence::Targets;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::watch;
+
+impl Stream {
+    /// How long its parts and segments are; fixed for its life.
+    pub fn targets(&self) -> Targets {
+        self.config.targets
+    }
+
+    /// The text of the master playlist.
+    pub fn master_playlist(&self) -> String {
+        let init = self.lock().init.clone();
+        self.segments(|segments| master::text(segments, &init.map_or_else(Vec::new, |init| init.tracks())))
+    }
+
+    /// Wakes who waits for parts and segments, if there are new ones.
+    pub(super) fn tell(&self, segments: &Segments) {
+        let now = segments.progress();
+        self.progress.send_if_modified(|known| std::mem::replace(known, now) != now);
+    }
+
+    /// What follows from a new part.
+    pub(super) fn appended(&self, inner: &mut Inner) {
+        inner.count();
+        self.reserve(inner);
+        self.tell(&inner.segments);
+    }
+
+    /// How far the segments have come, to wait for more.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Looks something up among the segments.
+    pub fn segments<T>(&self, look: impl FnOnce(&Segments) -> T) -> T {
+        look(&self.lock().segments)
+    }
+
+    /// The playlist of this moment: the same value for everybody until something changes. `readable_from` gives the
+    /// first byte that can be read.
+    pub fn playlist(&self, readable_from: impl FnOnce() -> u64) -> Arc<Playlist> {
+        let mut known = self.playlist.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((version, playlist)) = &*known
+            && *version == self.lock().segments.version()
+        {
+            return Arc::clone(playlist);
+        }
+        let byte = readable_from();
+        let mut inner = self.lock();
+        inner.segments.unlist_before(byte);
+        let playlist = Arc::new(Playlist::of(&inner.segments));
+        *known = Some((inner.segments.version(), Arc::clone(&playlist)));
+        playlist
+    }
+}

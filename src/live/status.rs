@@ -1,0 +1,44 @@
+//! What `GET /live/{name}` says of a stream.
+
+use super::arrival::Init;
+use super::stream::{Publisher, State, Stream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A stream at one moment.
+pub struct Status {
+    pub state: State,
+    pub publisher: Option<Publisher>,
+    pub from_us: Option<i64>,
+    pub to_us: Option<i64>,
+    pub window_bytes: u64,
+    pub first_byte: Option<u64>,
+    pub last_byte: Option<u64>,
+    pub viewers: u64,
+    pub lagged: u64,
+    pub discontinuities: u64,
+    pub received_bytes: u64,
+    pub init: Option<Arc<Init>>,
+}
+
+impl Stream {
+    /// Figures for `GET /live/{name}`.
+    pub fn status(&self) -> Status {
+        let inner = self.lock();
+        let (first, last) = (inner.window.first(), inner.window.last());
+        Status {
+            state: inner.state,
+            publisher: inner.publisher.clone(),
+            from_us: first.map(|part| part.start_us),
+            to_us: last.map(|part| part.end_us),
+            window_bytes: inner.window.bytes(),
+            first_byte: first.map(|part| part.offset),
+            last_byte: last.map(|part| part.offset + part.len - 1),
+            viewers: self.viewers.load(Relaxed),
+            lagged: self.lagged.load(Relaxed),
+            discontinuities: inner.discontinuities,
+            received_bytes: inner.received_bytes,
+            init: inner.init.clone(),
+        }
+    }
+}
