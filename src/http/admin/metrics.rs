@@ -3,7 +3,7 @@
 use super::{Answer, text_of};
 use crate::http::problem::Problem;
 use crate::http::state::Edge;
-use crate::live::State as StreamState;
+use crate::live::{State as StreamState, Status};
 use crate::observe::exposition::{self, Figure, Format};
 use axum::Router;
 use axum::extract::State;
@@ -78,7 +78,7 @@ fn live(edge: &Edge) -> Vec<Figure> {
     let streams = edge.streams.list();
     let status: Vec<_> = streams.iter().map(|stream| stream.status()).collect();
     let tapes: Vec<_> = streams.iter().filter_map(|stream| edge.recorder.tape(stream)?.status()).collect();
-    let sum = |of: &dyn Fn(&crate::live::stream::Status) -> u64| status.iter().map(of).sum::<u64>() as f64;
+    let sum = |of: &dyn Fn(&Status) -> u64| status.iter().map(of).sum::<u64>() as f64;
     let in_state = |state| status.iter().filter(|status| status.state == state).count() as f64;
     let states = [("live", StreamState::Live), ("waiting", StreamState::Waiting), ("ended", StreamState::Ended)];
     let mut figures: Vec<_> = states
