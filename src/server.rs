@@ -9,6 +9,7 @@ use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
 use crate::ingest::tcp;
+use crate::ingest::tracks::Tracks;
 use crate::lazy::Components;
 use crate::library::{KeyError, Library, LibraryConfig, Locks, WriteKey};
 use crate::live::window::Bounds;
@@ -16,7 +17,7 @@ use crate::live::{LiveConfig, Streams};
 use crate::media::cadence::Targets;
 use crate::net::{self, Cores, Limits, Listeners, Server, Traffic};
 use crate::observe::metrics::Metrics;
-use crate::record::{self, Job, NumberFile, Recorder};
+use crate::record::{self, Job, Keep, Made, NumberFile, Recorder};
 use crate::store::Pool;
 use std::io;
 use std::net::SocketAddr;
@@ -97,10 +98,12 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
     let (write_key, generated_key) = components.step("write key", || write_key(&config))?;
     let numbers = Arc::new(NumberFile::open(&config.state_dir).map_err(StartError::Numbers)?);
     let traffic = Arc::new(Traffic::default());
+    let streams = Arc::new(Streams::new(live_config(&config), Arc::clone(&numbers) as _));
     let edge = Arc::new(Edge {
         library,
         recorder: Arc::clone(&recorder),
-        streams: Arc::new(Streams::new(live_config(&config), Arc::clone(&numbers) as _)),
+        tracks: Tracks::new(Arc::clone(&streams), Arc::clone(&traffic), config.track_wait.0),
+        streams,
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
         components: Arc::clone(components),
@@ -220,6 +223,7 @@ fn live_config(config: &Config) -> LiveConfig {
         window: Bounds { duration_us: us(config.window_seconds), bytes: config.window_bytes.0 },
         targets: Targets { part_us: us(config.part_target), segment_us: us(config.segment_target) },
         streams_max: config.streams_max,
+        memory_max: config.live_bytes_max.0,
         reconnect_window: config.reconnect_window.0,
         takeover: config.takeover,
         lags_max: config.lags_max,
@@ -233,12 +237,14 @@ fn recorder(
     library: &Library,
     components: &Components,
 ) -> (Arc<Recorder>, Option<UnboundedReceiver<Job>>) {
+    let keep = Keep { age: config.record_max_age.0, bytes: config.record_max_bytes.0 };
+    let (made, sync) = (Arc::new(Made::open(&config.state_dir, keep)), config.record_sync.0);
     let is_writable = library.is_writable();
     let interrupted = is_writable && library.has_interrupted_recordings();
-    let recorded = library.clone();
+    let (recorded, list) = (library.clone(), Arc::clone(&made));
     let recordings = components.add("recordings", move |_| {
         if interrupted {
-            record::recover::recover(&recorded);
+            record::recover::recover(&recorded, &list);
         }
         Ok(())
     });
@@ -246,9 +252,9 @@ fn recorder(
         tracing::error!(%error, "take up interrupted recordings");
     }
     if !is_writable || !config.record {
-        return (Arc::new(Recorder::off(library.clone())), None);
+        return (Arc::new(Recorder::off(library.clone(), made, sync)), None);
     }
-    let (recorder, jobs) = Recorder::new(library.clone());
+    let (recorder, jobs) = Recorder::new(library.clone(), made, sync);
     (Arc::new(recorder), Some(jobs))
 }
 
@@ -265,9 +271,11 @@ fn start_recorder(edge: &Arc<Edge>, jobs: Option<UnboundedReceiver<Job>>) -> io:
 async fn tidy_streams(edge: Arc<Edge>) {
     const EVERY: Duration = Duration::from_millis(250);
     while tokio::time::timeout(EVERY, edge.drain.cancelled()).await.is_err() {
+        edge.tracks.tidy();
         edge.streams.tidy();
         edge.components.release_idle(edge.config.idle_release.0);
     }
+    edge.streams.list().iter().for_each(|stream| edge.tracks.flush(stream.name()));
     edge.streams.end_all();
 }
 

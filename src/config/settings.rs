@@ -93,9 +93,12 @@ pub struct Settings {
     /// How much of a live stream can be read back, in time [default: 60 s]
     #[arg(long, env = "WEIR_WINDOW_SECONDS", value_name = "TIME")]
     pub window_seconds: Option<Span>,
-    /// How much of a live stream can be read back, in memory [default: 256 MiB]
+    /// How much of a live stream is kept in memory; the rest is read from the recording [default: 256 MiB]
     #[arg(long, env = "WEIR_WINDOW_BYTES", value_name = "SIZE")]
     pub window_bytes: Option<ByteSize>,
+    /// Memory of all live streams together; beyond it each keeps its share [default: 4 GiB]
+    #[arg(long, env = "WEIR_LIVE_BYTES_MAX", value_name = "SIZE")]
+    pub live_bytes_max: Option<ByteSize>,
     /// How long a segment of a live stream should be; 1 s to 60 s [default: 4 s]
     #[arg(long, env = "WEIR_SEGMENT_TARGET", value_name = "TIME")]
     pub segment_target: Option<Span>,
@@ -108,6 +111,9 @@ pub struct Settings {
     /// A second publisher takes a stream over instead of being answered 409 [default: false]
     #[arg(long, env = "WEIR_TAKEOVER", value_name = "BOOL")]
     pub takeover: Option<bool>,
+    /// How long the first track of a stream waits for others that come on requests of their own [default: 2 s]
+    #[arg(long, env = "WEIR_TRACK_WAIT", value_name = "TIME")]
+    pub track_wait: Option<Span>,
     /// Parts of a live stream are collected this long and sent together; 0 sends each at once [default: 0]
     #[arg(long, env = "WEIR_MERGE_WRITE", value_name = "TIME")]
     pub merge_write: Option<Span>,
@@ -120,6 +126,15 @@ pub struct Settings {
     /// Record live streams into the library [default: true]
     #[arg(long, env = "WEIR_RECORD", value_name = "BOOL")]
     pub record: Option<bool>,
+    /// A recording is synced at the first keyframe after this much media [default: 500 ms]
+    #[arg(long, env = "WEIR_RECORD_SYNC", value_name = "TIME")]
+    pub record_sync: Option<Span>,
+    /// Recordings are deleted when they are this old; 0 keeps them [default: 0]
+    #[arg(long, env = "WEIR_RECORD_MAX_AGE", value_name = "TIME")]
+    pub record_max_age: Option<Span>,
+    /// The oldest recordings are deleted when all of them take more room than this; 0 is no limit [default: 0]
+    #[arg(long, env = "WEIR_RECORD_MAX_BYTES", value_name = "SIZE")]
+    pub record_max_bytes: Option<ByteSize>,
     /// A TCP port that publishes a stream, as cam=127.0.0.1:9000; may be repeated [default: none]
     #[arg(long, env = "WEIR_TCP", value_name = "NAME=ADDR", value_delimiter = ',')]
     pub tcp: Option<Vec<TcpStream>>,

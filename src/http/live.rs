@@ -2,14 +2,16 @@
 
 use super::answer::{Answer, Body, Call, empty, json};
 use super::live_body::LiveBody;
-use super::live_file;
+use super::live_file::{self, FileBody};
 use super::problem::Problem;
 use super::query::Query;
 use super::state::Edge;
 use crate::ingest::Intake;
-use crate::live::{Init, PublishError, State, Stream, streams};
+use crate::live::{Init, PublishError, State, Status, Stream, streams};
+use crate::media::index::Track;
 use crate::media::mp4::arrival::Wrong;
-use crate::net::Wait;
+use crate::net::{Conn, Wait};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -40,22 +42,37 @@ pub fn stream(call: &Call) -> Answer {
     let content_type = stream.status().init.as_deref().map_or("video/mp4", Init::content_type);
     let mut response = Response::new(Body::Empty);
     if call.method == http::Method::GET {
-        let cursor = stream.view(back.map(|seconds| (-seconds * 1e6) as i64));
-        *response.body_mut() =
-            Body::Live(Box::new(LiveBody::new(cursor, Arc::clone(&call.conn), call.edge.config.merge_write.0)));
+        *response.body_mut() = body(call, &stream, back.map(|seconds| (-seconds * 1e6) as i64));
     }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
+/// What a viewer gets. One that goes back further than the memory gets what was recorded, and the rest behind it.
+fn body(call: &Call, stream: &Arc<Stream>, back_us: Option<i64>) -> Body {
+    let recorded = back_us.and_then(|back_us| {
+        let readable_from = live_file::readable(&call.edge, stream).last().map(|span| span.range.start)?;
+        stream.rewind(back_us, readable_from)
+    });
+    if let Some((from, init)) = recorded {
+        return Body::LiveFile(Box::new(FileBody::of_one_coding(call, Arc::clone(stream), from, init.bytes())));
+    }
+    let merge = call.edge.config.merge_write.0;
+    Body::Live(Box::new(LiveBody::new(stream.view(back_us), Arc::clone(&call.conn), merge)))
+}
+
 /// `PUT, POST /live/{name}`
 pub async fn publish(call: Call) -> Answer {
     let conn = Arc::clone(&call.conn);
-    // A task of its own: a publisher that closes right behind its last byte cancels the request, and what it sent in
-    // time must still be read.
-    let receiving = tokio::spawn(receive(call)).await;
-    let answer = receiving.unwrap_or_else(|_| Err(Problem::unavailable("the publication was given up", 1)));
+    undisturbed(conn, receive(call)).await
+}
+
+/// Receives in a task of its own: a publisher that closes right behind its last byte cancels the request, and what it
+/// sent in time must still be read.
+pub(super) async fn undisturbed(conn: Arc<Conn>, receiving: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    let received = tokio::spawn(receiving).await;
+    let answer = received.unwrap_or_else(|_| Err(Problem::unavailable("the publication was given up", 1)));
     if answer.is_err() {
         conn.linger();
     }
@@ -67,18 +84,7 @@ async fn receive(mut call: Call) -> Answer {
     let name = name(&call)?.to_owned();
     let edge = Arc::clone(&call.edge);
     let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name.clone(), call.conn.peer);
-    let stall = edge.config.stall_limit.0;
-    loop {
-        let arriving = tokio::time::timeout(stall, call.body.frame());
-        let Ok(frame) = call.conn.while_waiting(Wait::Bytes, arriving).await else {
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
-        };
-        let bytes = match frame {
-            // The final chunk: the publisher is done. A probe without a byte publishes nothing.
-            None => break,
-            Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-        };
+    while let Some(bytes) = next(&mut call).await? {
         intake.push(bytes).await.map_err(publish_problem)?;
     }
     intake.end().await.map_err(publish_problem)?;
@@ -86,8 +92,22 @@ async fn receive(mut call: Call) -> Answer {
     Ok(empty(StatusCode::OK))
 }
 
+/// The next bytes of a publisher's body, as they came. `None`: the publisher is done.
+pub(super) async fn next(call: &mut Call) -> Result<Option<Bytes>, Problem> {
+    let stall = call.edge.config.stall_limit.0;
+    let arriving = tokio::time::timeout(stall, call.body.frame());
+    let Ok(frame) = call.conn.while_waiting(Wait::Bytes, arriving).await else {
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
+    };
+    match frame {
+        None => Ok(None),
+        Some(Err(error)) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+    }
+}
+
 /// Who ended a stream is answered when its recording is a video, if that does not take long.
-async fn stored(call: &Call, name: &str) {
+pub(super) async fn stored(call: &Call, name: &str) {
     const PATIENCE: Duration = Duration::from_secs(10);
     if call.edge.streams.get(name).is_none_or(|stream| stream.extent().1) {
         // A probe, while another publishes.
@@ -100,6 +120,7 @@ async fn stored(call: &Call, name: &str) {
 pub async fn end(call: &Call) -> Answer {
     call.authorize()?;
     let name = name(call)?;
+    call.edge.tracks.flush(name);
     if call.edge.streams.end(name) {
         stored(call, name).await;
         Ok(empty(StatusCode::NO_CONTENT))
@@ -108,7 +129,7 @@ pub async fn end(call: &Call) -> Answer {
     }
 }
 
-fn publish_problem(error: PublishError) -> Problem {
+pub(super) fn publish_problem(error: PublishError) -> Problem {
     let text = error.to_string();
     match error {
         PublishError::Busy | PublishError::TakenOver | PublishError::Ended => Problem::conflict(text),
@@ -121,7 +142,7 @@ fn publish_problem(error: PublishError) -> Problem {
     }
 }
 
-fn name(call: &Call) -> Result<&str, Problem> {
+pub(super) fn name(call: &Call) -> Result<&str, Problem> {
     let name = call.uri.path().split('/').nth(2).unwrap_or_default();
     if !streams::is_name(name) {
         return Err(Problem::bad_request(streams::NAME_RULE));
@@ -146,11 +167,13 @@ fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
     let first_byte = status.first_byte.map(|first| readable.first().map_or(first, |span| span.range.start));
     let publisher = status
         .publisher
+        .as_ref()
         .map(|publisher| json!({ "address": publisher.address.to_string(), "since": rfc3339(publisher.since) }));
     json!({
         "name": stream.name(),
         "state": state,
         "container": status.init.as_deref().map(Init::container),
+        "tracks": tracks(&status),
         "window": {
             "from": seconds(status.from_us), "to": seconds(status.to_us), "bytes": status.window_bytes,
             "first_byte": first_byte, "last_byte": status.last_byte,
@@ -166,6 +189,22 @@ fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
             "hls": format!("/live/{}/index.m3u8", stream.name()),
         },
     })
+}
+
+/// What is known and measured of each track.
+fn tracks(status: &Status) -> Value {
+    let of = |mut track: Track| {
+        let rates = status.rates.iter().find(|rates| rates.track == track.id);
+        track.frame_rate = track.frame_rate.or_else(|| rates.and_then(|rates| rates.rate));
+        let mut value = super::videos::describe_track(&track);
+        if let Some(fields) = value.as_object_mut() {
+            // Of a stream that goes on there is no count.
+            ["variable_frame_rate", "frames", "keyframes", "samples"].iter().for_each(|key| drop(fields.remove(*key)));
+        }
+        value["bits_per_second"] = json!(rates.map(|rates| rates.bits_per_second));
+        value
+    };
+    status.init.as_deref().map_or_else(Vec::new, Init::tracks).into_iter().map(of).collect()
 }
 
 /// The newest recording of a stream.

@@ -107,6 +107,8 @@ pub struct FileBody {
     /// The part that is sent, its next buffer, and the bytes of that to leave out.
     part: Option<(Arc<Part>, usize, usize)>,
     reading: Option<Reading>,
+    /// The body ends where the coding changes.
+    one_coding: bool,
     ended: bool,
 }
 
@@ -114,7 +116,13 @@ impl FileBody {
     pub(super) fn new(call: &Call, stream: Arc<Stream>, left: Range<u64>, prefix: Option<Bytes>) -> Self {
         let reader = Reader::new(Arc::clone(&stream));
         let (edge, conn) = (Arc::clone(&call.edge), Arc::clone(&call.conn));
-        Self { edge, stream, reader, conn, left, prefix, part: None, reading: None, ended: false }
+        Self { edge, stream, reader, conn, left, prefix, part: None, reading: None, one_coding: false, ended: false }
+    }
+
+    /// From a byte on as long as the stream goes on in one coding, which begins with `init`.
+    pub(super) fn of_one_coding(call: &Call, stream: Arc<Stream>, from: u64, init: Bytes) -> Self {
+        let prefix = Some(init).filter(|init| !init.is_empty());
+        Self { one_coding: true, ..Self::new(call, stream, from..u64::MAX, prefix) }
     }
 
     /// What is still to be sent of some bytes that lie at the place reached.
@@ -194,8 +202,16 @@ impl http_body::Body for FileBody {
                     let (next, skip) = buffer_at(&part, this.left.start - part.offset);
                     this.part = Some((part, next, skip));
                 }
+                Some(Located::Init(_)) if this.one_coding => this.ended = true,
                 Some(Located::Init(init)) => return this.send(init),
-                Some(Located::Before | Located::Ahead) => this.reading = Some(this.read_back()),
+                Some(Located::Before | Located::Ahead) => {
+                    if this.one_coding
+                        && let Some(end) = this.stream.coding_end(this.left.start)
+                    {
+                        this.left.end = end.max(this.left.start);
+                    }
+                    this.reading = Some(this.read_back());
+                }
                 None => this.ended = true,
             }
         }

@@ -17,6 +17,7 @@ pub mod live;
 pub mod live_body;
 pub mod live_file;
 pub mod live_range;
+pub mod live_track;
 pub mod media_body;
 pub mod multipart;
 pub mod page;
@@ -38,6 +39,7 @@ use problem::Problem;
 
 const READ: &str = "GET, HEAD, OPTIONS";
 const PUBLISH: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
+const TRACK: &str = "PUT, POST, DELETE, OPTIONS";
 const READ_WRITE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
 /// The route table of the media listener. HEAD is answered like GET; hyper leaves the body out.
@@ -68,6 +70,10 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::LivePlaylist if read => hls::playlist(&call).await,
         Route::LiveMaster if read => hls::master(&call).await,
         Route::LiveMedia if read => hls::media(&call).await,
+        Route::LiveTrack if method == Method::PUT || method == Method::POST => live_track::publish(call).await,
+        Route::LiveTrack if method == Method::DELETE => live_track::delete(&call),
+        Route::LiveTrack if read => live_track::missing(&call),
+        Route::LiveTrack => other_method(&method, TRACK),
         Route::LiveStream => other_method(&method, PUBLISH),
         Route::Video => other_method(&method, READ_WRITE),
         // `OPTIONS *` asks what the server as a whole can do (RFC 9110 §9.3.7).

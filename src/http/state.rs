@@ -1,6 +1,7 @@
 //! What handlers may reach; shared by all cores.
 
 use crate::config::Config;
+use crate::ingest::tracks::Tracks;
 use crate::lazy::Components;
 use crate::library::{Library, WriteKey};
 use crate::live::Streams;
@@ -15,6 +16,8 @@ pub struct Edge {
     pub library: Library,
     pub recorder: Arc<Recorder>,
     pub streams: Arc<Streams>,
+    /// Streams that are published in tracks.
+    pub tracks: Tracks,
     pub write_key: WriteKey,
     pub metrics: Arc<Metrics>,
     /// The table of what is initialised at its first use.

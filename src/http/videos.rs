@@ -178,7 +178,7 @@ fn container(container: Container) -> &'static str {
     }
 }
 
-fn describe_track(track: &Track) -> Value {
+pub fn describe_track(track: &Track) -> Value {
     let kind = match track.kind {
         TrackKind::Video => "video",
         TrackKind::Audio => "audio",

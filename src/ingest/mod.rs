@@ -4,6 +4,7 @@
 //! Must not know HTTP words, nor how parts are found in bytes (`media`).
 
 pub mod tcp;
+pub mod tracks;
 
 use crate::live::{Arrival, Arrived, Publication, PublishError, Streams};
 use crate::net::Traffic;

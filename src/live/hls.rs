@@ -1,8 +1,9 @@
 //! What a stream tells of its segments, their parts and its playlist.
 
+use super::arrival::Init;
 use super::master;
 use super::playlist::Playlist;
-use super::segments::{Progress, Segments};
+use super::segments::{Progress, Segment, Segments};
 use super::stream::{Inner, Stream};
 use crate::media::cadence::Targets;
 use std::sync::{Arc, PoisonError};
@@ -36,6 +37,38 @@ impl Stream {
     /// How far the segments have come, to wait for more.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// Where a viewer begins who goes so far back that the memory does not reach: the first byte of the last segment
+    /// that begins before that, or of the first one from `readable_from` on, and its init segment.
+    pub fn rewind(&self, back_us: i64, readable_from: u64) -> Option<(u64, Arc<Init>)> {
+        let inner = self.lock();
+        let (first, last) = (inner.window.first()?, inner.window.last()?);
+        let wanted = last.end_us.saturating_sub(back_us);
+        if first.start_us <= wanted {
+            return None;
+        }
+        let before = inner.segments.all().filter(|segment| {
+            let independent = segment.parts.first().is_some_and(|part| part.independent);
+            independent && segment.range.start >= readable_from && segment.range.start < first.offset
+        });
+        let mut found: Option<&Segment> = None;
+        for segment in before {
+            if found.is_some() && segment.start_us > wanted {
+                break;
+            }
+            found = Some(segment);
+        }
+        found.map(|segment| (segment.range.start, Arc::clone(&segment.init)))
+    }
+
+    /// Where the coding ends that a byte of the stream has, if it does: the first byte of the next init segment.
+    pub fn coding_end(&self, byte: u64) -> Option<u64> {
+        let inner = self.lock();
+        let mut all = inner.segments.all().skip_while(|segment| segment.range.end <= byte);
+        let init = &all.next()?.init;
+        let next = all.find(|segment| !Arc::ptr_eq(&segment.init, init))?;
+        Some(next.range.start.saturating_sub(next.init.bytes().len() as u64))
     }
 
     /// Looks something up among the segments.

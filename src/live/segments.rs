@@ -276,6 +276,11 @@ impl Segments {
         self.whole.iter().skip(self.unlisted)
     }
 
+    /// All segments that are known, also those that playlists do not list any more.
+    pub fn all(&self) -> impl Iterator<Item = &Segment> {
+        self.whole.iter().map(|segment| &**segment).chain(self.open())
+    }
+
     /// The segment that is open, with its parts that are whole.
     pub fn open(&self) -> Option<&Segment> {
         self.open.as_ref().map(|open| &open.segment).filter(|segment| !segment.parts.is_empty())

@@ -1,6 +1,7 @@
 //! What `GET /live/{name}` says of a stream.
 
 use super::arrival::Init;
+use super::meter::Rates;
 use super::stream::{Publisher, State, Stream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +20,7 @@ pub struct Status {
     pub discontinuities: u64,
     pub received_bytes: u64,
     pub init: Option<Arc<Init>>,
+    pub rates: Vec<Rates>,
 }
 
 impl Stream {
@@ -39,6 +41,7 @@ impl Stream {
             discontinuities: inner.discontinuities,
             received_bytes: inner.received_bytes,
             init: inner.init.clone(),
+            rates: inner.meter.rates(),
         }
     }
 }

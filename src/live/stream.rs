@@ -3,21 +3,19 @@
 //! The lock is held for the time it takes to append or to clone one part, never across an await; a viewer waits for the
 //! next part with a waker that the publisher wakes.
 
-use super::arrival::{Arrived, Init};
+use super::arrival::Init;
 use super::cursor::Cursor;
+use super::memory::Memory;
+use super::meter::Meter;
 use super::numbers::{Keeper, Kept, Numbers};
 use super::playlist::Playlist;
+use super::publication::{Piece, Publication};
 use super::segments::{Appended, Progress, Segments};
 use super::streams::LiveConfig;
-use super::times::{shift_us, shifts, span_us};
 use super::window::{Bounds, Located, Part, Window};
-use crate::media::cadence::Mark;
-use crate::media::mp4::arrival::{ArrivalError, Fragment, shift_times};
-use crate::media::ts::arrival as ts;
-use crate::media::ts::rope::mark_discontinuity;
+use crate::media::mp4::arrival::ArrivalError;
 use crate::observe::latency;
 use crate::profile::Stage;
-use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -35,6 +33,7 @@ pub struct Stream {
     pub(super) config: LiveConfig,
     start: Numbers,
     keeper: Arc<dyn Keeper>,
+    memory: Arc<Memory>,
     inner: Mutex<Inner>,
     /// Tells of parts and segments that became whole.
     pub(super) progress: watch::Sender<Progress>,
@@ -66,18 +65,19 @@ pub(super) struct Inner {
     pub(super) state: State,
     pub(super) window: Window,
     pub(super) segments: Segments,
+    pub(super) meter: Meter,
     pub(super) init: Option<Arc<Init>>,
     pub(super) publisher: Option<Publisher>,
     /// Which publication may append; an older one that still runs was taken over.
-    epoch: u64,
-    last_byte: Instant,
-    left: Option<Instant>,
+    pub(super) epoch: u64,
+    pub(super) last_byte: Instant,
+    pub(super) left: Option<Instant>,
     ended: Option<Instant>,
     /// The numbers that come next, and where those end that were reserved.
     pub(super) next: Numbers,
     reserved: Numbers,
     /// End of the last part.
-    end_us: i64,
+    pub(super) end_us: i64,
     pub(super) discontinuities: u64,
     pub(super) received_bytes: u64,
     pub(super) wakers: HashMap<u64, Waker>,
@@ -101,14 +101,16 @@ pub enum PublishError {
 
 impl Stream {
     /// A stream whose numbers go on where those of its name ended.
-    pub fn new(name: String, config: LiveConfig, keeper: Arc<dyn Keeper>) -> Arc<Self> {
+    pub fn new(name: String, config: LiveConfig, keeper: Arc<dyn Keeper>, memory: Arc<Memory>) -> Arc<Self> {
         let start = keeper.begin(&name);
+        memory.open();
         let listed_us = config.window.duration_us;
         let segments = Segments::new(config.targets, listed_us, start.segment, start.discontinuity);
         let progress = watch::Sender::new(segments.progress());
         let inner = Inner {
             state: State::Waiting,
             window: Window::from(start.part),
+            meter: Meter::default(),
             segments,
             init: None,
             publisher: None,
@@ -129,6 +131,7 @@ impl Stream {
             config,
             start,
             keeper,
+            memory,
             inner: Mutex::new(inner),
             progress,
             playlist: Mutex::default(),
@@ -168,10 +171,11 @@ impl Stream {
         inner.epoch += 1;
         inner.left = None;
         inner.last_byte = Instant::now();
-        inner.publisher = Some(Publisher { address, since: SystemTime::now() });
+        let publisher = Publisher { address, since: SystemTime::now() };
+        inner.publisher = Some(publisher.clone());
         let epoch = inner.epoch;
         drop(inner);
-        Ok(Publication { stream: Arc::clone(self), epoch, init: None, joined: None, finished: false })
+        Ok(Publication::new(Arc::clone(self), epoch, publisher))
     }
 
     /// Ends the stream for every viewer.
@@ -194,6 +198,14 @@ impl Stream {
         self.lock().ended.is_some_and(|ended| ended.elapsed() >= time)
     }
 
+    /// Puts a part into the window.
+    pub(super) fn append(&self, inner: &mut Inner, piece: Piece, init: Arc<Init>) {
+        let before = inner.window.bytes();
+        inner.append(piece, init, self.memory.bounds(self.config.window));
+        self.memory.changed(before, inner.window.bytes());
+        self.appended(inner);
+    }
+
     /// Reserves the next block of numbers in time.
     pub(super) fn reserve(&self, inner: &mut Inner) {
         if inner.next.nears(inner.reserved) {
@@ -204,8 +216,16 @@ impl Stream {
 
     /// Ends the stream if its publisher has been gone for `window`; whether it has ended.
     pub fn end_if_left(&self, window: Duration) -> bool {
-        let inner = self.lock();
-        let gone = inner.state == State::Waiting && inner.left.is_none_or(|left| left.elapsed() >= window);
+        let mut inner = self.lock();
+        let gone = match inner.state {
+            State::Waiting => inner.left.is_none_or(|left| left.elapsed() >= window),
+            // Between two requests.
+            State::Live => inner.left.is_some_and(|left| left.elapsed() >= window),
+            State::Ended => false,
+        };
+        if inner.state == State::Live && inner.left.is_some_and(|left| left.elapsed() >= SILENT) {
+            (inner.state, inner.publisher) = (State::Waiting, None);
+        }
         let ended = inner.state == State::Ended;
         drop(inner);
         if gone {
@@ -264,7 +284,7 @@ impl Stream {
 
 impl Inner {
     /// Whether players must start anew at what comes with this coding.
-    fn changes(&self, init: &Init) -> bool {
+    pub(super) fn changes(&self, init: &Init) -> bool {
         self.init.as_ref().is_some_and(|old| !old.same_coding(init))
     }
 
@@ -279,7 +299,7 @@ impl Inner {
                 init
             }
         };
-        let Piece { rope, len, start_us, end_us, keyframe, cut } = piece;
+        let Piece { rope, len, start_us, end_us, keyframe, cut, shares } = piece;
         let (number, offset) = (self.next.part, self.next.offset);
         self.next.part += 1;
         self.next.offset += len;
@@ -294,6 +314,7 @@ impl Inner {
             begins: cut.begins,
             ends: cut.ends,
         };
+        self.meter.push(appended.span_us.0, appended.span_us.1, shares);
         self.segments.append(&appended, SystemTime::now());
         self.window.push(Arc::new(Part { number, offset, len, rope, start_us, end_us, keyframe, init }), bounds);
         self.wake();
@@ -311,183 +332,8 @@ impl Inner {
     }
 }
 
-/// The right to append to a stream. Dropping it without [`Publication::finish`] leaves the stream waiting.
-pub struct Publication {
-    stream: Arc<Stream>,
-    epoch: u64,
-    init: Option<Arc<Init>>,
-    joined: Option<Joined>,
-    finished: bool,
-}
-
-/// How a publication goes on where the stream stands; worked out at its first part.
-enum Joined {
-    /// What is added to each track's decode times.
-    Mp4 { shifts: Vec<(u32, i64)> },
-    /// What is added to the times of parts, which is not written into them; PIDs that are not marked yet, and for how
-    /// many parts they are looked for.
-    Ts { shift_us: i64, unmarked: Vec<u16>, patience: u32 },
-}
-
-/// A part before it has its place in the stream.
-struct Piece {
-    rope: Vec<Bytes>,
-    len: u64,
-    start_us: i64,
-    end_us: i64,
-    keyframe: bool,
-    cut: Cut,
-}
-
-/// How a part lies among the parts and segments of playlists.
-struct Cut {
-    /// Start and end of what it has of the track that is cut.
-    leading_us: Option<(i64, i64)>,
-    discontinuity: bool,
-    begins: Mark,
-    ends: Mark,
-}
-
-impl Publication {
-    /// Takes what the parser found. Gives the bytes that had to be copied.
-    pub fn take(&mut self, event: Arrived) -> Result<u64, PublishError> {
-        match event {
-            Arrived::Init(init) => {
-                if matches!(init, Init::Mp4(_)) {
-                    self.joined = None;
-                }
-                self.init = Some(Arc::new(init));
-                Ok(0)
-            }
-            Arrived::Fragment(fragment) => self.fragment(fragment),
-            Arrived::Part(part) => self.part(part),
-        }
-    }
-
-    /// Resolves when the stream's numbers are kept where a crash does not reach.
-    pub fn kept(&self) -> Kept {
-        self.stream.kept()
-    }
-
-    /// Notes that the publisher is still there, between two fragments.
-    pub fn alive(&self, bytes: u64) {
-        let mut inner = self.stream.lock();
-        inner.last_byte = Instant::now();
-        inner.received_bytes += bytes;
-    }
-
-    /// The stream, if this publication may append to it.
-    fn inner(&self) -> Result<MutexGuard<'_, Inner>, PublishError> {
-        let inner = self.stream.lock();
-        match inner.state {
-            _ if inner.epoch != self.epoch => Err(PublishError::TakenOver),
-            State::Ended => Err(PublishError::Ended),
-            State::Live | State::Waiting => Ok(inner),
-        }
-    }
-
-    fn fragment(&mut self, mut fragment: Fragment) -> Result<u64, PublishError> {
-        let Some(current) = self.init.clone() else { return Ok(0) };
-        let Init::Mp4(init) = &*current else { return Ok(0) };
-        if fragment.runs.is_empty() {
-            return Ok(0);
-        }
-        let stream = Arc::clone(&self.stream);
-        let mut inner = self.inner()?;
-        let first_of_all = inner.next.part == stream.start.part;
-        if first_of_all && !fragment.keyframe {
-            // Nothing could be decoded from it.
-            return Ok(0);
-        }
-        let changed = inner.changes(&current);
-        let discontinuity = !first_of_all && (changed || self.joined.is_none());
-        let (end_us, mut new) = (inner.end_us, None);
-        let shifts = match &self.joined {
-            Some(Joined::Mp4 { shifts }) if !changed => shifts,
-            _ => {
-                inner.discontinuities += u64::from(!first_of_all);
-                new.insert(shifts(&fragment, init, end_us, first_of_all))
-            }
-        };
-        let mut copied = 0;
-        if shifts.iter().any(|(_, shift)| *shift != 0) {
-            fragment.rope[0] = shift_times(&fragment.rope[0], shifts)?;
-            copied = fragment.rope[0].len() as u64;
-        }
-        let (start_us, end_us) = span_us(&fragment.runs, init, shifts);
-        let leading = fragment.runs.iter().find(|run| run.track == init.main()).map(std::slice::from_ref);
-        let leading_us = leading.map(|run| span_us(run, init, shifts));
-        let Fragment { rope, len, keyframe, begins, ends, .. } = fragment;
-        let cut = Cut { leading_us, discontinuity, begins, ends };
-        inner.append(Piece { rope, len, start_us, end_us, keyframe, cut }, current.clone(), stream.config.window);
-        stream.appended(&mut inner);
-        drop(inner);
-        if let Some(shifts) = new {
-            self.joined = Some(Joined::Mp4 { shifts });
-        }
-        Ok(copied)
-    }
-
-    fn part(&mut self, mut part: ts::Part) -> Result<u64, PublishError> {
-        /// Parts in which streams that send seldom are looked for.
-        const PATIENCE: u32 = 20;
-        let Some(current) = self.init.clone() else { return Ok(0) };
-        let Init::Ts(init) = &*current else { return Ok(0) };
-        let mut joined = self.joined.take();
-        let stream = Arc::clone(&self.stream);
-        let mut inner = self.inner()?;
-        let first_of_all = inner.next.part == stream.start.part;
-        let changed = inner.changes(&current);
-        let discontinuity = !first_of_all && (joined.is_none() || changed || part.jump);
-        if joined.is_none() {
-            if !part.keyframe {
-                // Nothing could be decoded from it.
-                return Ok(0);
-            }
-            let unmarked = if first_of_all { Vec::new() } else { init.pids() };
-            let shift_us = shift_us(part.start_us, inner.end_us, first_of_all);
-            inner.discontinuities += u64::from(!first_of_all);
-            joined = Some(Joined::Ts { shift_us, unmarked, patience: PATIENCE });
-        } else {
-            inner.discontinuities += u64::from(changed || part.jump);
-        }
-        let mut copied = 0;
-        let mut shift = 0;
-        if let Some(Joined::Ts { shift_us, unmarked, patience }) = &mut joined {
-            shift = *shift_us;
-            if *patience > 0 && !unmarked.is_empty() {
-                *patience -= 1;
-                copied = mark_discontinuity(&mut part.rope, unmarked);
-            }
-        }
-        let (start_us, end_us) = (part.start_us.saturating_add(shift), part.end_us.saturating_add(shift));
-        let (len, rope) = (part.rope.len(), part.rope.into_pieces());
-        let leading_us = Some((start_us, end_us));
-        let cut = Cut { leading_us, discontinuity, begins: part.begins, ends: part.ends };
-        let piece = Piece { rope, len, start_us, end_us, keyframe: part.keyframe, cut };
-        inner.append(piece, current.clone(), stream.config.window);
-        stream.appended(&mut inner);
-        drop(inner);
-        self.joined = joined;
-        Ok(copied)
-    }
-
-    /// The publisher said that this was all: the stream ends.
-    pub fn finish(mut self) {
-        self.finished = true;
-        self.stream.end();
-    }
-}
-
-impl Drop for Publication {
+impl Drop for Stream {
     fn drop(&mut self) {
-        let mut inner = self.stream.lock();
-        if !self.finished && inner.epoch == self.epoch && inner.state == State::Live {
-            inner.state = State::Waiting;
-            inner.publisher = None;
-            inner.left = Some(Instant::now());
-            inner.segments.close_part();
-            self.stream.tell(&inner.segments);
-        }
+        self.memory.close(self.lock().window.bytes());
     }
 }

@@ -1,8 +1,10 @@
 //! All streams by name. A stream appears when somebody publishes it, and goes some time after it has ended.
 
+use super::memory::Memory;
 use super::numbers::Keeper;
+use super::publication::Publication;
 use super::resource::Resource;
-use super::stream::{Publication, PublishError, Stream};
+use super::stream::{PublishError, Stream};
 use super::window::Bounds;
 use crate::media::cadence::Targets;
 use std::collections::BTreeMap;
@@ -34,6 +36,8 @@ pub struct LiveConfig {
     pub window: Bounds,
     pub targets: Targets,
     pub streams_max: usize,
+    /// Bytes of all windows together.
+    pub memory_max: u64,
     /// How long a publisher may be gone before its stream ends.
     pub reconnect_window: Duration,
     /// Whether a publisher may take a stream from another one.
@@ -51,13 +55,15 @@ type OnNew = Box<dyn Fn(&Arc<Stream>) + Send + Sync>;
 pub struct Streams {
     config: LiveConfig,
     keeper: Arc<dyn Keeper>,
+    memory: Arc<Memory>,
     on_new: OnceLock<OnNew>,
     by_name: Mutex<BTreeMap<String, Arc<Stream>>>,
 }
 
 impl Streams {
     pub fn new(config: LiveConfig, keeper: Arc<dyn Keeper>) -> Self {
-        Self { config, keeper, on_new: OnceLock::new(), by_name: Mutex::default() }
+        let memory = Arc::new(Memory::new(config.memory_max));
+        Self { config, keeper, memory, on_new: OnceLock::new(), by_name: Mutex::default() }
     }
 
     /// Has `told` called for every stream from now on. It must not block. Only the first call counts.
@@ -69,9 +75,19 @@ impl Streams {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The memory of all windows.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// How long parts and segments are, of every stream.
     pub fn targets(&self) -> Targets {
         self.config.targets
+    }
+
+    /// Whether a publisher may take a stream from another one.
+    pub fn allows_takeover(&self) -> bool {
+        self.config.takeover
     }
 
     /// All streams, sorted by name.
@@ -99,7 +115,7 @@ impl Streams {
         if !streams.contains_key(name) && streams.len() >= self.config.streams_max {
             return Err(PublishError::TooMany { max: self.config.streams_max });
         }
-        let stream = Stream::new(name.to_owned(), self.config, Arc::clone(&self.keeper));
+        let stream = Stream::new(name.to_owned(), self.config, Arc::clone(&self.keeper), Arc::clone(&self.memory));
         if let Some(told) = self.on_new.get() {
             told(&stream);
         }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// Raised whenever the meaning of any byte of an entry changes, and whenever the parsers see something else in a file
 /// than before, be it that it has an index at all: what other versions found is forgotten.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// What a file is, as far as an index goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,12 +28,13 @@ pub enum Route {
     LivePlaylist,
     LiveMaster,
     LiveMedia,
+    LiveTrack,
     Script,
     Style,
     Other,
 }
 
-const ROUTES: [(Route, &str); 17] = [
+const ROUTES: [(Route, &str); 18] = [
     (Route::Page, "/"),
     (Route::Videos, "/videos"),
     (Route::Video, "/videos/{id}"),
@@ -48,6 +49,7 @@ const ROUTES: [(Route, &str); 17] = [
     (Route::LivePlaylist, "/live/{name}/index.m3u8"),
     (Route::LiveMaster, "/live/{name}/master.m3u8"),
     (Route::LiveMedia, "/live/{name}/segment"),
+    (Route::LiveTrack, "/live/{name}/{track}"),
     (Route::Script, "/weir.js"),
     (Route::Style, "/weir.css"),
     (Route::Other, "other"),
@@ -105,6 +107,8 @@ impl Route {
             (Some("live"), Some(_), Some("index.m3u8"), None) => Self::LivePlaylist,
             (Some("live"), Some(_), Some("master.m3u8"), None) => Self::LiveMaster,
             (Some("live"), Some(_), Some(name), None) if Resource::parse(name).is_some() => Self::LiveMedia,
+            // Encoders name their segments below their track.
+            (Some("live"), Some(_), Some(_), _) if path.matches('/').count() <= 4 => Self::LiveTrack,
             (Some("weir.js"), None, ..) => Self::Script,
             (Some("weir.css"), None, ..) => Self::Style,
             (Some("videos"), None, ..) => Self::Videos,

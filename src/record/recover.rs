@@ -1,5 +1,6 @@
 //! After a crash: recordings that were interrupted are cut to what is whole and become videos.
 
+use super::Made;
 use crate::library::{Library, RecordingFile};
 use crate::media::ReadAt;
 use crate::media::mp4::whole::whole_fragments;
@@ -10,16 +11,16 @@ const TS_PACKET_BYTES: u64 = 188;
 const TS_SYNC: u8 = 0x47;
 
 /// Takes up every interrupted recording. Blocks; for the start of a server.
-pub fn recover(library: &Library) {
+pub fn recover(library: &Library, made: &Made) {
     for recording in library.interrupted_recordings() {
         let id = recording.id().to_owned();
-        if let Err(error) = take_up(recording) {
+        if let Err(error) = take_up(recording, made) {
             tracing::warn!(id, %error, "an interrupted recording cannot be recovered; its file stays");
         }
     }
 }
 
-fn take_up(mut recording: RecordingFile) -> Result<(), Box<dyn std::error::Error>> {
+fn take_up(mut recording: RecordingFile, made: &Made) -> Result<(), Box<dyn std::error::Error>> {
     let len = recording.written();
     let whole = whole_len(&recording)?;
     if whole == 0 {
@@ -31,6 +32,7 @@ fn take_up(mut recording: RecordingFile) -> Result<(), Box<dyn std::error::Error
         recording.truncate(whole)?;
     }
     let video = recording.publish()?;
+    made.add(video.id(), video.etag());
     tracing::info!(id = video.id(), bytes = whole, cut = len - whole, "an interrupted recording was recovered");
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! The recorder of one stream: takes every part, has batches of them written on the pool, publishes what it wrote.
 
+use super::Desk;
 use super::tape::{Recording, Source, Status, Tape};
-use crate::library::{Library, RecordingFile, STEM_BYTES_MAX, UploadError};
+use crate::library::{RecordingFile, STEM_BYTES_MAX, UploadError};
 use crate::live::{Followed, Follower, Part, Stream};
 use crate::media::time::civil;
-use crate::store::Pool;
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -16,8 +17,6 @@ use tokio::time::Instant;
 /// Bytes and parts that are written in one turn of the pool.
 const BATCH_BYTES: u64 = 8 << 20;
 const BATCH_PARTS: usize = 256;
-/// Media between two syncs at least: streams in which every part is a keyframe would sync many times a second.
-const SYNC_AFTER_US: i64 = 500_000;
 /// What was written is synced when no part came for this long.
 const SYNC_IDLE: Duration = Duration::from_secs(2);
 /// After a failure the next recording is not tried sooner, and not with less space.
@@ -25,14 +24,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_ROOM: u64 = 4 << 20;
 
 /// Records a stream until it ends.
-pub(super) async fn record(stream: &Arc<Stream>, tape: &Arc<Tape>, library: &Library, pool: &Pool) {
+pub(super) async fn record(stream: &Arc<Stream>, tape: &Arc<Tape>, desk: &Arc<Desk>) {
     let follower = Follower::from_first(stream);
     let recorder = Recorder {
         name: stream.name().to_owned(),
         follower,
         tape: Arc::clone(tape),
-        library: library.clone(),
-        pool: pool.clone(),
+        desk: Arc::clone(desk),
         writing: None,
         next_offset: stream.start().offset,
         failed: None,
@@ -44,8 +42,7 @@ struct Recorder {
     name: String,
     follower: Follower,
     tape: Arc<Tape>,
-    library: Library,
-    pool: Pool,
+    desk: Arc<Desk>,
     writing: Option<Writing>,
     /// End in the stream of the last part that was taken.
     next_offset: u64,
@@ -57,11 +54,16 @@ struct Recorder {
 struct Writing {
     file: RecordingFile,
     tape: Arc<Tape>,
+    desk: Arc<Desk>,
+    _active: Active,
     /// The init segment of the recording: another one ends it.
     of: Arc<Part>,
     synced: u64,
     synced_us: i64,
 }
+
+/// Counts a recording that is being written.
+struct Active(Arc<Desk>);
 
 /// Parts that follow each other, and what comes after them.
 struct Batch {
@@ -178,8 +180,8 @@ impl Recorder {
         let stem = stem(&self.name, SystemTime::now());
         let announced = format!("{stem}.{extension}");
         let room = if self.failed.is_some() { RETRY_ROOM } else { 0 };
-        let (library, init) = (self.library.clone(), part.init.bytes());
-        let begun = self.pool.run(move || {
+        let (library, init) = (self.desk.library.clone(), part.init.bytes());
+        let begun = self.desk.pool.run(move || {
             let mut file = library.begin_recording(&stem, extension, room)?;
             if let Err(error) = file.append(&[init]) {
                 file.discard();
@@ -210,8 +212,19 @@ impl Recorder {
         });
         tracing::info!(stream = self.name, id = file.id(), "recording");
         self.failed = None;
-        let tape = Arc::clone(&self.tape);
-        self.writing = Some(Writing { file, tape, of: Arc::clone(part), synced: 0, synced_us: part.start_us });
+        let (tape, desk) = (Arc::clone(&self.tape), Arc::clone(&self.desk));
+        desk.counts.active.fetch_add(1, Relaxed);
+        let active = Active(Arc::clone(&desk));
+        desk.counts.bytes.fetch_add(init_bytes, Relaxed);
+        self.writing = Some(Writing {
+            file,
+            tape,
+            desk,
+            _active: active,
+            of: Arc::clone(part),
+            synced: 0,
+            synced_us: part.start_us,
+        });
     }
 
     /// Says why there is no recording; a failed one before it keeps its place.
@@ -220,6 +233,7 @@ impl Recorder {
         if !first_time {
             return;
         }
+        self.desk.counts.failed.fetch_add(1, Relaxed);
         tracing::warn!(stream = self.name, %error, "not recorded");
         let error = Some(error.to_string());
         let status = Status { video, bytes: 0, synced_bytes: 0, recording: false, error };
@@ -230,7 +244,7 @@ impl Recorder {
     /// Has parts written; a failure stops the recording.
     async fn turn(&mut self, parts: Vec<Arc<Part>>, sync: bool) {
         let Some(mut writing) = self.writing.take() else { return };
-        let done = self.pool.run(move || {
+        let done = self.desk.pool.run(move || {
             let done = writing.write(&parts).and_then(|()| if sync { writing.sync() } else { Ok(()) });
             (writing, done)
         });
@@ -243,6 +257,7 @@ impl Recorder {
             }
             Err(_) => {
                 self.failed = Some(Instant::now());
+                self.desk.counts.failed.fetch_add(1, Relaxed);
                 self.tape.update(|recording| recording.stopped(Some(&RecordError::Panicked)));
             }
         }
@@ -254,11 +269,12 @@ impl Recorder {
         if let Some(error) = &error {
             tracing::warn!(stream = self.name, id = writing.file.id(), %error, "recording stopped");
             self.failed = Some(Instant::now());
+            self.desk.counts.failed.fetch_add(1, Relaxed);
             // Before the work on the disk, which may take its time: viewers of the status want to know.
             self.tape.update(|recording| recording.status.error = Some(error.to_string()));
         }
         let name = self.name.clone();
-        let stopped = self.pool.run(move || writing.publish(&name, error.as_ref())).await;
+        let stopped = self.desk.pool.run(move || writing.publish(&name, error.as_ref())).await;
         if stopped.is_err() {
             self.tape.update(|recording| recording.stopped(Some(&RecordError::Panicked)));
         }
@@ -268,12 +284,13 @@ impl Recorder {
 impl Writing {
     fn write(&mut self, parts: &[Arc<Part>]) -> Result<(), RecordError> {
         for part in parts {
-            if part.keyframe && part.start_us.saturating_sub(self.synced_us) >= SYNC_AFTER_US {
+            if part.keyframe && part.start_us.saturating_sub(self.synced_us) >= self.desk.sync_us {
                 self.sync()?;
                 self.synced_us = part.start_us;
             }
             self.file.append(&part.rope)?;
             let written = self.file.written();
+            self.desk.counts.bytes.fetch_add(part.len, Relaxed);
             self.tape.update(|recording| recording.status.bytes = written);
         }
         Ok(())
@@ -290,7 +307,7 @@ impl Writing {
     }
 
     fn publish(self, name: &str, error: Option<&RecordError>) {
-        let tape = self.tape;
+        let (tape, desk) = (self.tape, self.desk);
         let written = self.file.written();
         if written <= self.of.init.bytes().len() as u64 {
             self.file.discard();
@@ -305,6 +322,7 @@ impl Writing {
         match self.file.publish() {
             Ok(video) => {
                 tracing::info!(stream = name, id = video.id(), bytes = written, "recorded");
+                desk.made.add(video.id(), video.etag());
                 tape.update(|recording| {
                     recording.status.video = video.id().to_owned();
                     recording.status.synced_bytes = written;
@@ -319,6 +337,13 @@ impl Writing {
                 tape.update(|recording| recording.stopped(Some(&failure)));
             }
         }
+    }
+}
+
+/// However a recording ends, it is not written any more.
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.counts.active.fetch_sub(1, Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::seek::{EDITED, FRAGMENTED, PROGRESSIVE, each, expect_eq, seek};
 use crate::support::box_cursor;
 use crate::support::client::{Connection, encode};
 use crate::support::oracle::{self, Oracle};
+use crate::support::server::Server;
 
 /// Frames to try in a file: both ends, a keyframe and its neighbours (leading pictures, in an open GOP), one between.
 fn sample(oracle: &Oracle) -> Vec<usize> {
@@ -69,6 +70,38 @@ fn fmp4_chunks_of_edited_files_decode_to_the_same_frames() {
 #[test]
 fn fmp4_chunks_of_fragmented_files_decode_to_the_same_frames() {
     each(&FRAGMENTED, fmp4_decodes);
+}
+
+/// x264 without keyframes but the first: a column of intra blocks wanders over the picture, and what ffmpeg calls a
+/// keyframe is only where that begins: decoding has to start at the real one.
+#[test]
+fn gradual_refresh_decodes_from_far_enough_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut builder = Server::builder();
+    let names = ["plain.mp4", "reordered.mp4", "fragments.mp4"];
+    let movflags = ["faststart", "faststart", "frag_keyframe+empty_moov"];
+    for ((name, bframes), movflags) in names.iter().zip(["0", "2", "2"]).zip(movflags) {
+        let file = directory.path().join(name);
+        let encoded = std::process::Command::new("ffmpeg")
+            .args(["-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=s=192x108:r=25:d=5"])
+            .args(["-c:v", "libx264", "-preset", "veryfast", "-x264-params", "intra-refresh=1:keyint=40"])
+            .args(["-bf", bframes, "-movflags", movflags])
+            .arg(&file)
+            .status();
+        assert!(encoded.unwrap().success());
+        builder = builder.video(&file, name);
+    }
+    let server = builder.start();
+    for name in names {
+        let frames = oracle::decode(&std::fs::read(directory.path().join(name)).unwrap());
+        assert_eq!(frames.len(), 125, "{name}");
+        for n in [0, 30, 41, 45, 60, 79, 81, 94, 101, 120, 121, 124] {
+            let chunk = server.get(&format!("/videos/{name}/chunk?frame={n}&as=fmp4&duration=0.2"));
+            assert_eq!(chunk.status, 200, "{name}: {}", chunk.text());
+            let decoded = oracle::decode(&chunk.body);
+            assert!(decoded.contains(&frames[n]), "{name}: frame {n} is not among {} that decode", decoded.len());
+        }
+    }
 }
 
 /// The chunk's own header says where in the file it is; its bytes must be those of the file, and they must decode.

@@ -3,8 +3,9 @@
 
 use crate::support::client::{Connection, Response};
 use crate::support::oracle;
-use crate::support::publisher::{BY_FRAME, BY_KEYFRAME, eventually, push, state};
+use crate::support::publisher::{BY_FRAME, BY_KEYFRAME, eventually, plays, push, state};
 use crate::support::server::Server;
+use crate::support::tmpfs::Tmpfs;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -50,25 +51,6 @@ fn packets(media: &[u8]) -> Vec<String> {
         .collect();
     packets.sort_by_key(|packet| packet.as_bytes()[0]);
     packets
-}
-
-/// ffprobe reads every packet, says nothing, and finds that decode times never run backwards in a stream.
-fn assert_plays(media: &[u8], what: &str) {
-    let file = tempfile::Builder::new().prefix("plays-").tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    std::fs::write(file.path(), media).unwrap();
-    let arguments = ["-v", "warning", "-show_entries", "packet=stream_index,dts", "-of", "csv=p=0"];
-    let output = Command::new("ffprobe").args(arguments).arg(file.path()).output().unwrap();
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && complaints.is_empty(), "{what}: {complaints}");
-    let mut last = std::collections::HashMap::new();
-    for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let (track, dts) = line.split_once(',').unwrap();
-        let dts: i64 = dts.trim_end_matches(',').parse().unwrap();
-        if let Some(before) = last.insert(track.to_owned(), dts) {
-            assert!(dts >= before, "{what}: track {track}: {dts} after {before}");
-        }
-    }
-    assert_eq!(last.len(), 2, "{what}: tracks");
 }
 
 fn recorded(server: &Server, name: &str) -> (String, Vec<u8>) {
@@ -125,7 +107,7 @@ fn a_recording_has_what_was_sent_and_is_what_was_watched() {
                 assert_eq!(status["recording"]["state"], "stopped", "{status}");
                 assert!(oracle::decode(&recording) == *frames, "{name}: other frames");
                 assert!(packets(&recording) == *sent, "{name}: other packets");
-                assert_plays(&recording, name);
+                plays(&recording, name, 2);
                 assert_eq!(server.get(&format!("/videos/{id}/seek?frame=100")).status, 200);
             });
         }
@@ -234,7 +216,7 @@ fn a_recording_survives_the_death_of_the_server() {
     assert_eq!(video.status, 200, "{video:?}");
     assert!(video.body.len() as u64 >= synced, "synced bytes were lost");
     assert!(before.starts_with(&video.body), "other bytes");
-    assert_plays(&video.body, "recovered");
+    plays(&video.body, "recovered", 2);
     let (sent, kept) = (oracle::decode(&std::fs::read(&source).unwrap()), oracle::decode(&video.body));
     // Frames that wait for one that never came are shown in another order by decoders: the last three do not count.
     let sure = kept.len().saturating_sub(3);
@@ -259,7 +241,7 @@ fn a_publisher_that_returns_goes_on_in_the_same_recording() {
         assert!(viewer.join().unwrap().body == recording, "/file differs from the recording");
         let (sent, kept) = (oracle::decode(&std::fs::read(&source).unwrap()), oracle::decode(&recording));
         assert!(kept.len() > sent.len() + 20 && kept.ends_with(&sent), "{} frames", kept.len());
-        assert_plays(&recording, "returned");
+        plays(&recording, "returned", 2);
     });
     assert_eq!(server.get("/videos").json().as_array().unwrap().len(), 1, "one file");
 }
@@ -267,7 +249,8 @@ fn a_publisher_that_returns_goes_on_in_the_same_recording() {
 #[test]
 fn a_full_disk_stops_the_recording_and_nothing_else() {
     let builder = Server::builder().argument("--space-reserve", "0").allow("not recorded").allow("recording stopped");
-    let Some(_mounted) = Tmpfs::mount(&builder.library(), "16m") else { return };
+    let mounted = Tmpfs::mount(&builder.library(), "16m");
+    let _mounted = mounted.expect("the right to mount a tmpfs: run this test as root");
     let server = builder.start();
     let ballast = server.library().join(".ballast");
     let directory = tempfile::tempdir().unwrap();
@@ -294,26 +277,9 @@ fn a_full_disk_stops_the_recording_and_nothing_else() {
         let first = server.get(&format!("/videos/{}/file", stopped.as_str().unwrap())).body;
         assert!(all.starts_with(&first), "the first file is not the beginning of the stream");
         for (file, what) in [(&first, "first"), (&second, "second")] {
-            assert_plays(file, what);
+            plays(file, what, 2);
         }
         let tail = oracle::decode(&second);
         assert!(tail.len() > 20 && sent.ends_with(&tail), "the second file has {} frames", tail.len());
     });
-}
-
-/// A small file system of its own, where mounting is allowed.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(path: &Path, size: &str) -> Option<Self> {
-        let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).output();
-        mounted.is_ok_and(|o| o.status.success()).then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

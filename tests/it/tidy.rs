@@ -93,6 +93,14 @@ const IMPORTS: &[Row] = &[
         banned: &["hyper", "http", "http_body", "crate::http", "crate::server", "crate::cli", "crate::config"],
         allowed: &[],
     },
+    Row {
+        rule: "no timer follows the clock on the wall: it is only shown",
+        rooms: &["src/live/", "src/ingest/", "src/net/", "src/record/"],
+        // Where it is shown: a publisher's start, a segment's date, a recording's name, and its age at the start of a run.
+        except: &["src/live/stream.rs", "src/record/task.rs", "src/record/kept.rs"],
+        banned: &["SystemTime::now"],
+        allowed: &[],
+    },
     Row { rule: "only http knows axum", rooms: &["src/"], except: &["src/http/"], banned: &["axum"], allowed: &[] },
     Row {
         rule: "http reaches files through library and store",

@@ -76,7 +76,7 @@ fn connections(edge: &Edge) -> impl Iterator<Item = Task> {
         let route = Route::numbered(route).filter(|_| !idle);
         let kind = match (route, waits_for) {
             (Some(Route::LiveBody | Route::LiveFile), _) => "viewer",
-            (Some(Route::LiveStream), "bytes from the client") => "publisher",
+            (Some(Route::LiveStream | Route::LiveTrack), "bytes from the client") => "publisher",
             (Some(Route::Video), "bytes from the client") => "upload",
             _ => "connection",
         };

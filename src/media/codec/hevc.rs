@@ -6,6 +6,11 @@ use std::ops::Range;
 const RADL_N: u8 = 6;
 const RADL_R: u8 = 7;
 
+/// The kind of a unit, by its first byte.
+pub(crate) fn unit(first: u8) -> u8 {
+    first >> 1 & 0x3f
+}
+
 /// Units 0 to 31 carry pictures.
 pub fn is_picture(unit: u8) -> bool {
     unit < 32

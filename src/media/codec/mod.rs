@@ -2,6 +2,8 @@
 //!
 //! Must not know containers beyond the sample entry; decodes no pictures.
 
+pub mod avc;
+pub(crate) mod bits;
 pub mod hevc;
 mod strings;
 

@@ -30,8 +30,8 @@ const OTHER_MAX: u64 = 4 << 20;
 pub struct Init {
     /// Both boxes as they came, in one buffer.
     pub bytes: Bytes,
-    moov: Vec<u8>,
-    movie: Movie,
+    pub(super) moov: Vec<u8>,
+    pub(super) movie: Movie,
 }
 
 /// A fragment, or a chunk of one: `moof` and `mdat`.
@@ -57,6 +57,8 @@ pub struct TrackRun {
     pub start: i64,
     pub end: i64,
     pub video: bool,
+    pub samples: u32,
+    pub bytes: u64,
 }
 
 pub enum Event {
@@ -192,6 +194,12 @@ impl Arrival {
             ends: Vec::new(),
             copied_bytes: 0,
         }
+    }
+
+    /// A parser for what follows an init segment that came before.
+    pub fn after(init: Arc<Init>, targets: Targets) -> Self {
+        let ends = vec![0; init.track_count()];
+        Self { init: Some(init), ends, ..Self::new(targets) }
     }
 
     /// Takes the next bytes of the publication and reports what became whole.

@@ -12,8 +12,9 @@ use super::order::{OrderBuilder, Spread, TooFar};
 use super::sample::Sample;
 use super::tables::{self, SKIP, Skips};
 use super::view::{Header, MOOF_MAX, TrackIndex, View};
-use super::{Parts, frames, timecode};
+use super::{Parts, frames, nal, timecode};
 use crate::media::ReadAt;
+use crate::media::codec::avc;
 use crate::media::index::BuildError;
 
 /// A `moov` up to this size is kept as it lies in the file; a larger one is condensed.
@@ -24,6 +25,8 @@ const MOOV_MAX: usize = 48 << 20;
 const BOXES_MAX: u64 = 64 << 20;
 /// Samples of a group of fragments after which a new one begins, and samples between kept cuts.
 const GROUP: u64 = 64;
+/// Sync samples that are looked into: an encoder that refreshes gradually does so from the second one on.
+const PROBES_MAX: usize = 4;
 
 /// What the summary needs and the entry does not keep.
 pub(crate) struct Built {
@@ -39,6 +42,8 @@ struct Walk {
     dts: i64,
     last_sync: Option<u64>,
     sync_cts: i64,
+    /// The first few sync samples, to be looked into.
+    probes: Vec<Sample>,
     /// A sample that is cut off by the end of the file was met: nothing after it counts.
     ended: bool,
 }
@@ -106,11 +111,26 @@ pub(crate) fn build(src: &dyn ReadAt, out: &mut Vec<u8>) -> Result<(Parts, Built
     let mut parts = Parts { moov, moov_offset: body_offset, movie, main, ..Parts::default() };
     walk_tables(src, out, &mut parts, &mut walks)?;
     parts.scan_end = walk_fragments(src, &mut parts, &mut walks)?;
+    mark_gradual(src, out, &parts, &mut walks)?;
     let spread = finish_walks(out, &mut parts, walks);
     parts.rebase(out).map_err(broken)?;
     frames::write_spans(src, out, &mut parts)?;
     timecode::write_map(src, out, &mut parts)?;
     Ok((parts, Built { spread }))
+}
+
+/// Looks into the first sync samples of H.264 for recovery points.
+fn mark_gradual(src: &dyn ReadAt, out: &[u8], parts: &Parts, walks: &mut [Walk]) -> Result<(), BuildError> {
+    let Some(main) = parts.main else { return Ok(()) };
+    let stsd = parts.movie.traks[main].stsd.clone();
+    let Some(length_size) = avc::nal_length_size(&out[parts.moov.clone()], stsd) else { return Ok(()) };
+    for &sync in &walks[main].probes {
+        if nal::frames_to_recovery(src, sync, length_size)? > 0 {
+            walks[main].index.gradual = true;
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The first `moov` and its header.
@@ -174,6 +194,7 @@ impl Walk {
             dts: 0,
             last_sync: None,
             sync_cts: i64::MIN,
+            probes: Vec::new(),
             ended: false,
         }
     }
@@ -194,6 +215,9 @@ impl Walk {
         if sample.sync {
             (self.last_sync, self.sync_cts) = (Some(self.index.samples), cts);
             self.index.syncs += 1;
+            if self.order.is_some() && self.probes.len() < PROBES_MAX {
+                self.probes.push(sample);
+            }
         } else if cts < self.sync_cts {
             self.index.leading = true;
         }
@@ -330,7 +354,7 @@ fn finish_walks(out: &mut Vec<u8>, parts: &mut Parts, walks: Vec<Walk>) -> Sprea
             index.table_ticks as u64,
             index.end_ticks as u64,
             index.syncs,
-            u64::from(index.leading),
+            u64::from(index.leading) | u64::from(index.gradual) << 1,
             u64::from(index.offset_shift),
         ];
         derived::write(out, 1, &facts);

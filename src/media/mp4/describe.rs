@@ -146,7 +146,8 @@ fn rate(trak: &Trak, spread: Spread, counting: Option<Counting>, end_ticks: i64)
     (labelled.or(grid).or_else(|| usual(average)), true)
 }
 
-fn usual(average: u128) -> Option<Rate> {
+/// The rate in use that is meant by a measured one, in frames per thousand seconds; that one itself if there is none.
+pub(crate) fn usual(average: u128) -> Option<Rate> {
     let distance =
         |&(num, den): &(u32, u32)| (average * u128::from(den)).abs_diff(u128::from(num) * 1000) / u128::from(den);
     let nearest = USUAL_RATES.into_iter().min_by_key(distance)?;

@@ -4,8 +4,9 @@
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
 //! [`fmp4`] (chunks that play on their own, written with [`write`]). For live streams:
-//! [`arrival`], [`split`], [`filling`].
+//! [`arrival`], [`split`], [`filling`]; and [`align`] with [`merge`] where tracks arrive apart.
 
+pub mod align;
 pub mod arrival;
 pub(crate) mod boxes;
 pub(crate) mod build;
@@ -16,7 +17,9 @@ mod filling;
 pub(crate) mod fmp4;
 pub(crate) mod fragments;
 pub(crate) mod frames;
+mod merge;
 pub(crate) mod moov;
+pub(crate) mod nal;
 pub(crate) mod order;
 pub(crate) mod sample;
 pub(crate) mod seek;
@@ -124,7 +127,7 @@ impl Parts {
             let fact = |n| facts.get(entry, n, 0);
             (track.table_samples, track.samples) = (fact(0), fact(1));
             (track.table_ticks, track.end_ticks) = (fact(2) as i64, fact(3) as i64);
-            (track.syncs, track.leading) = (fact(4), fact(5) != 0);
+            (track.syncs, track.leading, track.gradual) = (fact(4), fact(5) & 1 != 0, fact(5) & 2 != 0);
             track.offset_shift = u32::try_from(fact(6)).unwrap_or(0);
         }
         let facts = sections.next(1)?;
@@ -140,6 +143,7 @@ impl Parts {
         let stsd = self.movie.traks[main].stsd.clone();
         let moov = entry.get(self.moov.clone()).unwrap_or_default();
         self.fragmented
+            || self.tracks[main].gradual
             || (self.tracks[main].leading && crate::media::codec::hevc::nal_length_size(moov, stsd).is_some())
     }
 

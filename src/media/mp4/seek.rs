@@ -5,17 +5,16 @@
 use super::Parts;
 use super::fmp4::ChunkStart;
 use super::frames::{Frame, Frames};
+use super::nal::{self, Units};
 use super::sample::Sample;
 use super::timecode;
 use crate::media::ReadAt;
-use crate::media::codec::hevc;
+use crate::media::codec::{avc, hevc};
 use crate::media::index::{Keyframe, Position, Seek, SeekError, Summary, TrackKind};
 use crate::media::time::{Counting, DecimalTime, Label, Rate, Seconds};
 
-/// NAL units of one sample that are looked at for its first picture.
-const NAL_UNITS_MAX: u32 = 64;
-
-/// Sync samples that are tried, going back: a leading picture of one decodes from the one before it.
+/// Sync samples that are tried, going back: a leading picture of one decodes from the one before it. Where the picture is
+/// only ever refreshed gradually, so many refreshes are enough.
 const SYNCS_TRIED_MAX: u32 = 16;
 
 /// An open entry, ready to answer.
@@ -326,17 +325,18 @@ impl<'a> Seeker<'a> {
     }
 
     /// The sample from which `sample` really decodes: the sync sample before it, unless it is a leading picture of
-    /// that one and refers to pictures further back.
+    /// that one and refers to pictures further back, or that one refreshes the picture gradually.
     fn decode_start(&self, sample: Sample) -> Result<Sample, SeekError> {
         let (view, src, track) = (self.frames.view, self.frames.src, self.frames.track);
-        if sample.sync {
+        if sample.sync && !self.is_gradual(sample)? {
             return Ok(sample);
         }
         let mut from = view.sync_at_or_before(src, track, sample.index)?;
         for tried in 0..SYNCS_TRIED_MAX {
             let Some(index) = from else { break };
             let sync = view.sample(src, track, index)?;
-            if sync.cts() <= sample.cts() || tried + 1 == SYNCS_TRIED_MAX {
+            let follows = sync.cts() <= sample.cts() && !self.is_gradual(sync)?;
+            if follows || tried + 1 == SYNCS_TRIED_MAX {
                 return Ok(sync);
             }
             if tried == 0 && self.decodes_from_its_own_keyframe(sample)? {
@@ -350,26 +350,26 @@ impl<'a> Seeker<'a> {
         view.sample(src, track, 0)
     }
 
+    /// Whether pictures are right only some time after a sync sample. Players differ in what they make of them even
+    /// then, so decoding starts further back.
+    fn is_gradual(&self, sync: Sample) -> Result<bool, SeekError> {
+        let (view, src, track) = (self.frames.view, self.frames.src, self.frames.track);
+        let length_size = avc::nal_length_size(view.moov, view.trak(track).stsd.clone());
+        let Some(length_size) = length_size.filter(|_| view.tracks[track].gradual) else { return Ok(false) };
+        Ok(nal::frames_to_recovery(src, sync, length_size)? > 0)
+    }
+
     /// HEVC tells leading pictures that decode (RADL) from those that do not; others do not tell.
     fn decodes_from_its_own_keyframe(&self, sample: Sample) -> Result<bool, SeekError> {
         let view = self.frames.view;
         let Some(length_size) = hevc::nal_length_size(view.moov, view.trak(self.frames.track).stsd.clone()) else {
             return Ok(false);
         };
-        let (mut at, end) = (sample.offset, sample.offset.saturating_add(u64::from(sample.size)));
-        for _ in 0..NAL_UNITS_MAX {
-            let mut head = [0u8; 5];
-            let head = &mut head[..length_size + 1];
-            if end.saturating_sub(at) < head.len() as u64 {
-                break;
-            }
-            self.frames.src.read_exact_at(at, head)?;
-            let unit = head[length_size] >> 1 & 0x3f;
+        for unit in Units::of(self.frames.src, sample, length_size) {
+            let unit = hevc::unit(unit?.first);
             if hevc::is_picture(unit) {
                 return Ok(hevc::is_decodable_leading(unit));
             }
-            let len = head[..length_size].iter().fold(0u64, |len, byte| len << 8 | u64::from(*byte));
-            at = at.saturating_add(length_size as u64).saturating_add(len);
         }
         Ok(false)
     }

@@ -225,7 +225,9 @@ fn cuts(samples: &Samples, init: &Init, main: usize, cadence: &mut Cadence) -> (
 pub(super) fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
     let start = samples.first()?.dts;
     let end = samples.iter().map(|s| s.dts.saturating_add(i64::from(s.duration))).max()?;
-    Some(TrackRun { track, timescale: init.timescale(track), start, end, video: init.is_video(track) })
+    let bytes = samples.iter().map(|s| u64::from(s.size)).sum();
+    let (timescale, video, samples) = (init.timescale(track), init.is_video(track), samples.len() as u32);
+    Some(TrackRun { track, timescale, start, end, video, samples, bytes })
 }
 
 /// A `moof`, and the header of the `mdat` that follows it.

@@ -30,6 +30,8 @@ pub(crate) struct TrackIndex {
     pub(crate) syncs: u64,
     /// Some picture follows a sync sample in decode order and precedes it in presentation.
     pub(crate) leading: bool,
+    /// Some sync samples are recovery points: pictures are right only some time after them.
+    pub(crate) gradual: bool,
     /// How far the lowest composition offset of the main track lies below 0.
     pub(crate) offset_shift: u32,
     /// Rows (decode position, lowest composition time from there on); see `order`.

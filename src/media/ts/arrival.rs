@@ -78,6 +78,8 @@ pub struct Part {
     pub end_us: i64,
     /// The publisher's clock jumped right before.
     pub jump: bool,
+    /// Bytes of packets of each PID that were seen meanwhile.
+    pub shares: Vec<(u16, u64)>,
 }
 
 pub enum Event {
@@ -220,7 +222,8 @@ impl Arrival {
                 rope.append(media);
             }
             let Ended { keyframe, begins, ends, start_us, end_us, jump, .. } = ended;
-            events.push(Event::Part(Part { rope, keyframe, begins, ends, start_us, end_us, jump }));
+            let shares = self.cutter.shares();
+            events.push(Event::Part(Part { rope, keyframe, begins, ends, start_us, end_us, jump, shares }));
         }
         events.extend(cut.init.map(Event::Init));
         let wrong = |what| Err(Broken { what, position: self.position });

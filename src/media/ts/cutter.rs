@@ -80,6 +80,8 @@ pub(super) struct Cutter {
     clock: Clock,
     open: Option<Open>,
     init: Option<Arc<Init>>,
+    /// Bytes of packets of each stream of the program, since they were asked for.
+    seen: Vec<(u16, u64)>,
 }
 
 /// The sections of one PID, and the packets of the last one.
@@ -159,7 +161,15 @@ impl Cutter {
             clock: Clock::default(),
             open: None,
             init: None,
+            seen: Vec::new(),
         }
+    }
+
+    /// Bytes of packets of each stream since this was last asked.
+    pub(super) fn shares(&mut self) -> Vec<(u16, u64)> {
+        let shares = self.seen.clone();
+        self.seen.iter_mut().for_each(|(_, bytes)| *bytes = 0);
+        shares
     }
 
     pub(super) fn has_tables(&self) -> bool {
@@ -174,6 +184,9 @@ impl Cutter {
     /// Takes the packet that begins at `at`; says whether a part ends at or before it.
     pub(super) fn packet(&mut self, bytes: &[u8; PACKET], at: u64) -> Option<Cut> {
         let packet = Packet::parse(bytes).filter(|packet| !packet.scrambled)?;
+        if let Some((_, seen)) = self.seen.iter_mut().find(|(pid, _)| *pid == packet.pid) {
+            *seen += PACKET as u64;
+        }
         if packet.pid == PAT_PID {
             if packet.unit_start {
                 self.front = Some((at, false));
@@ -239,6 +252,7 @@ impl Cutter {
                 (self.unit, self.first_field) = (None, None);
             }
         }
+        self.seen = program.streams.iter().map(|stream| (stream.pid, 0)).collect();
         self.program = Some((pid, program));
     }
 

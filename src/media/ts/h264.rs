@@ -2,8 +2,9 @@
 //!
 //! Must not know about packets or timestamps.
 
-use super::bits::Bits;
 use super::picture::{Format, Kind, Leading, Order, Parity, Picture, Prefix, Unit, frame_rate};
+use crate::media::codec::avc::recovery_frames;
+use crate::media::codec::bits::Bits;
 use crate::media::time::Rate;
 
 /// State over the units of one stream.
@@ -131,41 +132,6 @@ impl Parser {
         self.number = Some(picture.number);
         Some(Unit::Picture(picture))
     }
-}
-
-/// `recovery_frame_cnt` of a recovery point message (payload type 6).
-fn recovery_frames(body: &[u8]) -> Option<u32> {
-    let plain = unescape(body);
-    let mut rest = &plain[..];
-    loop {
-        let (kind, tail) = message_number(rest)?;
-        let (len, tail) = message_number(tail)?;
-        if kind == 6 {
-            return Bits::new(tail).ue();
-        }
-        rest = tail.get(len..)?;
-    }
-}
-
-/// A number coded as a run of 255s and a last byte.
-fn message_number(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let run = bytes.iter().take_while(|&&b| b == 0xff).count();
-    let last = *bytes.get(run)?;
-    Some((run * 255 + usize::from(last), &bytes[run + 1..]))
-}
-
-fn unescape(bytes: &[u8]) -> Vec<u8> {
-    let mut zeros = 0;
-    let mut out = Vec::with_capacity(bytes.len());
-    for &byte in bytes {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        out.push(byte);
-    }
-    out
 }
 
 fn parse_sps(body: &[u8]) -> Option<Sps> {
@@ -307,14 +273,5 @@ mod tests {
             parser.unit(&[&[0x67], &sps[..len]].concat());
             parser.unit(&[0x65, 0x88, 0x84, 0]);
         }
-    }
-
-    #[test]
-    fn recovery_point_behind_other_messages() {
-        // buffering period (0) of 2 bytes, then recovery point (6): ue 0, exact_match 1.
-        assert_eq!(recovery_frames(&[0, 2, 9, 9, 6, 1, 0xc4, 0x80]), Some(0));
-        assert_eq!(recovery_frames(&[6, 1, 0b0010_1000, 0x80]), Some(4));
-        assert_eq!(recovery_frames(&[5, 3, 1, 2, 3, 0x80]), None);
-        assert_eq!(recovery_frames(&[0xff; 64]), None);
     }
 }

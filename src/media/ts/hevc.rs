@@ -2,8 +2,8 @@
 //!
 //! Must not know about packets or timestamps.
 
-use super::bits::Bits;
 use super::picture::{Format, Kind, Leading, Order, Picture, Prefix, Unit};
+use crate::media::codec::bits::Bits;
 
 /// State over the units of one stream.
 #[derive(Default)]

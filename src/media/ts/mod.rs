@@ -9,7 +9,6 @@
 pub mod access;
 pub mod arrival;
 pub mod audio;
-pub mod bits;
 pub mod cutter;
 mod elementary;
 pub mod h264;

@@ -7,3 +7,4 @@ pub mod client;
 pub mod oracle;
 pub mod publisher;
 pub mod server;
+pub mod tmpfs;

@@ -95,3 +95,34 @@ impl Chunked {
         self.0.read_response(false).unwrap()
     }
 }
+
+/// ffprobe reads every packet, says nothing, and finds that decode times never run backwards in a stream.
+pub fn plays(media: &[u8], what: &str, tracks: usize) {
+    let file = tempfile::Builder::new().prefix("plays-").tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::write(file.path(), media).unwrap();
+    let arguments = ["-v", "warning", "-show_entries", "packet=stream_index,dts", "-of", "csv=p=0"];
+    let output = Command::new("ffprobe").args(arguments).arg(file.path()).output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaints.is_empty(), "{what}: {complaints}");
+    let mut last = std::collections::HashMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let (track, dts) = line.split_once(',').unwrap();
+        let dts: i64 = dts.trim_end_matches(',').parse().unwrap();
+        if let Some(before) = last.insert(track.to_owned(), dts) {
+            assert!(dts >= before, "{what}: track {track}: {dts} after {before}");
+        }
+    }
+    assert_eq!(last.len(), tracks, "{what}: tracks");
+}
+
+/// Checksums of the coded frames of one kind of track (`v`, `a`), in their order.
+pub fn coded_frames(media: &[u8], kind: &str) -> Vec<String> {
+    let file = tempfile::Builder::new().prefix("coded-").tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::write(file.path(), media).unwrap();
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "fatal", "-i"]).arg(file.path());
+    let output = command.args(["-map", &format!("0:{kind}"), "-c", "copy", "-f", "framemd5", "-"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let sums = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(',').nth(5));
+    sums.map(|sum| sum.trim().to_owned()).collect()
+}
