@@ -423,23 +423,3 @@ fn unequally_spaced() {
     // Frame 51 of the source is the first after the 50 that are kept whole.
     assert_eq!(opened.frame(50).timecode.as_deref(), Some("00:00:02:01"));
 }
-
-/// Without sequence parameters in front of it a keyframe is no place to start.
-#[test]
-fn parameters_only_once() {
-    let dir = directory();
-    let source = make(dir.path(), "once.ts", "25", "4", "-c:v libx264 -preset veryfast -g 25 -bf 2");
-    let mut muxer = Muxer::new(0x1b);
-    for (n, (pts, dts, data)) in access_units(&source, "h264", &[0, 0, 0, 1, 9]).iter().enumerate() {
-        let mut starts: Vec<usize> = (0..data.len()).filter(|&at| data[at..].starts_with(&[0, 0, 1])).collect();
-        starts.push(data.len());
-        let units = starts.windows(2).map(|s| &data[s[0]..s[1]]);
-        let kept: Vec<u8> = units.filter(|unit| n == 0 || !matches!(unit[3] & 31, 7 | 8)).flatten().copied().collect();
-        muxer.pes(Some(*pts), Some(*dts), &kept);
-    }
-    let path = dir.path().join("stripped.ts");
-    std::fs::write(&path, muxer.out).expect("written");
-    let opened = check_frames(&path);
-    assert_eq!(opened.summary.tracks[0].keyframes, 4);
-    assert!((0..100).all(|n| opened.frame(n).keyframe.frame == Some(0)));
-}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -183,6 +183,13 @@ fn warnings() -> &'static Mutex<Vec<String>> {
 
 fn warnings_about(text: &str) -> usize {
     warnings().lock().expect("not poisoned").iter().filter(|line| line.contains(text)).count()
+}
+
+fn indexed(library: &Library) {
+    library.start_background();
+    eventually("all are indexed", Duration::from_secs(60), || {
+        library.catalogue().videos().iter().all(|v| !matches!(v.index_state(), IndexState::Pending))
+    });
 }
 
 #[test]

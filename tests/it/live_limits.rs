@@ -26,6 +26,14 @@ fn publish(server: &Server, name: &str, media: &[u8]) {
     assert_eq!(response.status, 200, "{name}: {response:?}");
 }
 
+/// Not faster than a recorder can follow where the memory is very small.
+fn slowly(publisher: &mut Chunked, media: &[u8]) {
+    for bytes in media.chunks(8 << 10) {
+        publisher.send(bytes);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 fn end(server: &Server, name: &str) {
     let key = format!("Bearer {WRITE_KEY}");
     server.request("DELETE", &format!("/live/{name}"), &[("Authorization", &key)], b"");
@@ -42,14 +50,7 @@ fn what_left_the_memory_is_read_from_the_recording() {
     for (name, media) in [("mp4", media(8, &FRAGMENTED)), ("ts", media(8, &["-f", "mpegts"]))] {
         let mut publisher = Chunked::begin(&server, &format!("/live/{name}"));
         let (now, later) = media.split_at(media.len() * 3 / 4);
-        // Not faster than a recorder can follow: the memory is very small.
-        let mut send = |bytes: &[u8]| {
-            for bytes in bytes.chunks(8 << 10) {
-                publisher.send(bytes);
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
-        };
-        send(now);
+        slowly(&mut publisher, now);
         eventually("parts", || state(&server, name)["window"]["to"].as_f64() > Some(5.5));
         let status = state(&server, name);
         assert!(status["window"]["bytes"].as_u64() < Some(140 << 10), "{status}");
@@ -60,7 +61,7 @@ fn what_left_the_memory_is_read_from_the_recording() {
             let whole = scope.spawn(move || server.get(&format!("/live/{name}/stream?at=-3600")).body);
             let some = scope.spawn(move || server.get(&format!("/live/{name}/stream?at=-4")).body);
             std::thread::sleep(std::time::Duration::from_millis(500));
-            send(later);
+            slowly(&mut publisher, later);
             assert_eq!(publisher.finish().status, 200);
             (whole.join().unwrap(), some.join().unwrap())
         });

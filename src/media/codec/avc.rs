@@ -10,10 +10,8 @@ use std::ops::Range;
 pub(crate) enum Kind {
     /// A slice of a picture from which decoding starts with nothing left over.
     Instant,
-    /// A slice of another picture; later pictures may refer to it.
-    Picture {
-        reference: bool,
-    },
+    /// A slice of another picture.
+    Picture,
     /// Supplemental enhancement information.
     Message,
     Other,

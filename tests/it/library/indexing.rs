@@ -60,13 +60,6 @@ async fn a_panic_in_the_parser_is_this_videos_problem() {
     library.index(&library.video("good.mp4").expect("listed")).await.expect("an index");
 }
 
-fn indexed(library: &Library) {
-    library.start_background();
-    eventually("all are indexed", Duration::from_secs(60), || {
-        library.catalogue().videos().iter().all(|v| !matches!(v.index_state(), IndexState::Pending))
-    });
-}
-
 #[test]
 fn a_second_start_of_a_thousand_videos_parses_nothing() {
     let place = Place::new();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A small file system of its own, where mounting is allowed.
-pub struct Tmpfs(PathBuf);
+pub struct Tmpfs(pub PathBuf);
 
 impl Tmpfs {
     pub fn mount(path: &Path, size: &str) -> Option<Self> {
