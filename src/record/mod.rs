@@ -123,7 +123,7 @@ impl Recorder {
 
     /// What its pool does.
     pub fn pool(&self) -> Load {
-        self.pool.load()
+        self.desk.pool.load()
     }
 
     /// Takes no more streams; [`Recorder::run`] returns when those that it has are ended and stored.
