@@ -2,7 +2,7 @@
 
 import statistics
 
-from . import report_live
+from . import report_live, startup
 from .rows import SIZES, interval
 from .servers import NGINX_COLD_VARIANTS, NGINX_VARIANTS
 from .tables import number, ratio, show, table, verdict
@@ -82,7 +82,7 @@ def render(results):
     parts = [INTRO, machine_table(results, facts)]
     sections = (("range", range_section), ("idle", idle_section), ("index", index_section), ("seek", seek_section),
                 ("cold", cold_section), ("live", report_live.live_section), ("ingest", report_live.ingest_section),
-                ("start", start_section))
+                ("start", start_section), (startup.NAME, startup.section))
     verdicts = []
     bodies = [section([r for r in rows if r["kind"] == kind], verdicts) for kind, section in sections
               if any(r["kind"] == kind for r in rows)]

@@ -1,6 +1,8 @@
 //! The admin listener: liveness, readiness, metrics, profiles. It has a thread and a runtime of its own, so it answers
 //! while every media core is busy.
 
+mod bench;
+mod bench_page;
 mod dashboard;
 mod jobs;
 mod metrics;
@@ -39,6 +41,7 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .merge(pprof::routes())
         .merge(profile::routes())
         .merge(startup::routes())
+        .merge(bench::routes())
         .merge(tasks::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
         .fallback(async || Problem::not_found("nothing is here; there are /debug/, /metrics, /healthz and /readyz"))
