@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fuzz_seconds=${WEIR_FUZZ_SECONDS:-10}
 playwright=1.65.1
 gprof2dot=2025.4.14
+prometheus=0.26.0
 hls_js=1.7.4
 shaka=5.2.12
 logs=target/test-logs
@@ -91,6 +92,7 @@ install_tools() {
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
     command -v go >/dev/null || packages+=(golang-go)
+    command -v valgrind >/dev/null || packages+=(valgrind)
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     browser >/dev/null || packages+=(chromium)
     [ -f /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || packages+=(fonts-dejavu-core)
@@ -115,6 +117,9 @@ install_tools() {
         npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix target/browser \
             "playwright-core@$playwright" "hls.js@$hls_js" "shaka-player@$shaka"
     done
+    if [ ! -f "target/python/prometheus_client/parser.py" ]; then
+        python3 -m pip install --quiet --disable-pip-version-check --target target/python "prometheus-client==$prometheus"
+    fi
     browser >/dev/null || {
         echo "no working Chromium: set WEIR_CHROMIUM to one"
         return 1
@@ -139,7 +144,7 @@ play_in_browser() {
 
 # Functions are run by `timeout` in a shell of their own.
 export -f browser install_tools fuzz play_in_browser
-export playwright gprof2dot hls_js shaka fuzz_seconds logs
+export playwright gprof2dot hls_js shaka prometheus fuzz_seconds logs
 
 step "tools" 900 bash -euo pipefail -c install_tools
 step "format" 60 cargo fmt --check
@@ -150,6 +155,7 @@ step "unit and integration tests" 900 cargo test --locked --lib --bins --tests -
 step "documentation tests" 300 cargo test --locked --doc
 step "call tree: loom, sanitizer" 600 tests/loom/run.sh
 step "fuzz" 600 bash -euo pipefail -c fuzz
+step "instructions" 600 benches/instructions
 step "browser" 180 bash -euo pipefail -c play_in_browser
 step "docker files" 60 python3 docker/check.py target/debug/weir
 current=""

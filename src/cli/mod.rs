@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Prints what a person asked for; everything else is logged.
 
+mod bench;
 mod demo;
 mod inspect;
 mod profile;
@@ -26,7 +27,8 @@ Examples:
   weir serve --library ~/Videos                serve a directory at http://127.0.0.1:8080
   weir publish film.mp4 http://127.0.0.1:8080/live/cam --loop
   weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file
-  weir profile http://127.0.0.1:9090           where a running server's time goes"
+  weir profile http://127.0.0.1:9090           where a running server's time goes
+  weir bench chunk-slice                       what a chunk costs, on this machine"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -46,6 +48,8 @@ enum Command {
     Publish(publish::Arguments),
     /// Print where a running server's time goes
     Profile(profile::Arguments),
+    /// Measure Weir's hot operations on this machine, as python -m timeit does
+    Bench(bench::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
     /// Name addresses; the server asks it of a child process
@@ -58,6 +62,7 @@ const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
     stack::prepare();
+    symbols::offer();
     let components = Components::new(Instant::now());
     let arguments = components.step("arguments", Arguments::parse);
     if arguments.startup_times {
@@ -68,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &components),
         Command::Demo(arguments) => demo::run(&arguments, &components),
         Command::Publish(arguments) => publish::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments, &components),
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {

@@ -10,7 +10,7 @@ use crate::ingest::Intake;
 use crate::live::{Init, PublishError, State, Status, Stream, streams};
 use crate::media::index::Track;
 use crate::media::mp4::arrival::Wrong;
-use crate::net::Conn;
+use crate::net::{Conn, Wait};
 use crate::profile::{SpanExt, Stage, site, spawned};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -96,7 +96,8 @@ async fn receive(mut call: Call) -> Answer {
 /// The next bytes of a publisher's body, as they came. `None`: the publisher is done.
 pub(super) async fn next(call: &mut Call) -> Result<Option<Bytes>, Problem> {
     let stall = call.edge.config.stall_limit.0;
-    let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).span(site!(Stage::Receive.name())).await else {
+    let arriving = tokio::time::timeout(stall, call.body.frame()).span(site!(Stage::Receive.name()));
+    let Ok(frame) = call.conn.while_waiting(Wait::Bytes, arriving).await else {
         return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
     };
     match frame {

@@ -102,6 +102,7 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
         let problem = self.refuse(&request);
         let (edge, conn) = (Arc::clone(&self.edge), Arc::clone(&self.conn));
         let route = entry.route;
+        self.conn.serves(route as u8, route.stream_of(request.uri().path()));
         drop(span);
         let answering = async move {
             let has_body = !request.body().is_end_stream();
@@ -188,8 +189,8 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let took_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.edge.metrics.count_request(self.route, self.status.as_u16(), took_us);
+        let took = self.started.elapsed();
+        self.edge.metrics.count_request(self.route, self.status.as_u16(), took);
         let Some((method, uri, peer)) = &self.line else { return };
         let query = uri.query().map(|query| without_key(shortened(query)));
         tracing::info!(
@@ -201,7 +202,7 @@ impl Drop for Entry {
             query = query.as_deref(),
             status = self.status.as_u16(),
             bytes = self.sent_bytes,
-            us = took_us,
+            us = took.as_micros() as u64,
             complete = self.finished,
             "request"
         );

@@ -9,7 +9,8 @@ use super::id;
 use super::problem::Problem;
 use super::range::PartialPut;
 use super::videos;
-use crate::library::{Condition, DeleteError, PartOutcome, Stored, UploadError, Video};
+use crate::library::{Condition, DeleteError, PartOutcome, Stored, Upload, UploadError, Video};
+use crate::net::{Conn, Wait};
 use crate::profile::{SpanExt, Stage, site};
 use bytes::Bytes;
 use http::header::{
@@ -45,7 +46,7 @@ pub async fn put(mut call: Call) -> Answer {
     match ranges[..] {
         [] => {
             let upload = call.edge.library.begin_upload(&id, length, condition).await.map_err(upload_problem)?;
-            whole(upload, &mut call.body, stall).await
+            whole(upload, &mut call.body, &call.conn, stall).await
         }
         [range] => {
             let range = PartialPut::parse(range.as_bytes())?;
@@ -55,8 +56,8 @@ pub async fn put(mut call: Call) -> Answer {
     }
 }
 
-async fn whole(mut upload: crate::library::Upload, body: &mut Incoming, stall: Duration) -> Answer {
-    while let Some(bytes) = next(body, stall).await? {
+async fn whole(mut upload: Upload, body: &mut Incoming, conn: &Conn, stall: Duration) -> Answer {
+    while let Some(bytes) = next(body, conn, stall).await? {
         upload.write(bytes).span(site!(Stage::Upload.name())).await.map_err(upload_problem)?;
     }
     match upload.finish().span(site!("publish_upload")).await.map_err(upload_problem)? {
@@ -83,7 +84,7 @@ async fn part(
     let (start, last) = (range.range.start, range.range.end - 1);
     let opened = call.edge.library.write_part(id, start, last, range.total, condition).await;
     let mut part = opened.map_err(upload_problem)?;
-    while let Some(bytes) = next(&mut call.body, stall).await? {
+    while let Some(bytes) = next(&mut call.body, &call.conn, stall).await? {
         part.write(bytes).span(site!(Stage::Upload.name())).await.map_err(upload_problem)?;
     }
     match part.finish().await.map_err(upload_problem)? {
@@ -100,9 +101,10 @@ async fn part(
 }
 
 /// The next bytes of a body, as they came.
-async fn next(body: &mut Incoming, stall: Duration) -> Result<Option<Bytes>, Problem> {
+async fn next(body: &mut Incoming, conn: &Conn, stall: Duration) -> Result<Option<Bytes>, Problem> {
     loop {
-        let Ok(frame) = tokio::time::timeout(stall, body.frame()).span(site!(Stage::Receive.name())).await else {
+        let arriving = tokio::time::timeout(stall, body.frame()).span(site!(Stage::Receive.name()));
+        let Ok(frame) = conn.while_waiting(Wait::Bytes, arriving).await else {
             let detail = format!("no byte of the body came for {} s", stall.as_secs());
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
         };

@@ -58,6 +58,9 @@ pub(super) struct Indexing {
     progress: watch::Sender<Progress>,
     /// Requests that build right now.
     requests: AtomicUsize,
+    /// Requests that found their index open, and that did not.
+    hits: AtomicU64,
+    misses: AtomicU64,
     parsed: AtomicU64,
     started: AtomicBool,
     poke: Arc<Poke>,
@@ -83,6 +86,8 @@ impl Indexing {
         Self {
             progress: watch::Sender::new(Progress::default()),
             requests: AtomicUsize::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             parsed: AtomicU64::new(0),
             started: AtomicBool::new(false),
             poke: Arc::new(Poke::default()),
@@ -104,7 +109,23 @@ impl Indexing {
     }
 }
 
+/// The indexes that are open, and how often the one that was asked for was among them.
+#[derive(Clone, Copy, Debug)]
+pub struct Indexes {
+    pub open: usize,
+    pub bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
+}
+
 impl Library {
+    /// Figures of the open indexes.
+    pub fn indexes(&self) -> Indexes {
+        let (open, bytes) = self.inner.indexes.held();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Indexes { open, bytes, hits: count(&self.inner.indexing.hits), misses: count(&self.inner.indexing.misses) }
+    }
+
     /// The index of a video: open, cached, or built now. Concurrent calls share one build, and it goes on when the
     /// caller that started it goes away.
     pub async fn index(&self, video: &Arc<Video>) -> Result<Arc<Index>, IndexError> {
@@ -118,8 +139,10 @@ impl Library {
         payer: impl FnOnce() -> String,
     ) -> Result<Arc<Index>, IndexError> {
         if let Some(index) = self.inner.opened_index(video) {
+            self.inner.indexing.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(index);
         }
+        self.inner.indexing.misses.fetch_add(1, Ordering::Relaxed);
         if let Some(Known::None(reason)) = video.known.get() {
             return Err(reason.clone().into());
         }

@@ -14,8 +14,9 @@ use super::segments::{Appended, Progress, Segments};
 use super::streams::LiveConfig;
 use super::window::{Bounds, Located, Part, Window};
 use crate::media::mp4::arrival::ArrivalError;
+use crate::observe::latency;
 use crate::profile::{Stage, span};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -79,7 +80,7 @@ pub(super) struct Inner {
     pub(super) end_us: i64,
     pub(super) discontinuities: u64,
     pub(super) received_bytes: u64,
-    pub(super) wakers: HashMap<u64, Waker>,
+    pub(super) wakers: BTreeMap<u64, Waker>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +123,7 @@ impl Stream {
             end_us: 0,
             discontinuities: 0,
             received_bytes: 0,
-            wakers: HashMap::new(),
+            wakers: BTreeMap::new(),
         };
         let counter = || AtomicU64::new(0);
         Arc::new(Self {
@@ -288,6 +289,7 @@ impl Inner {
     }
 
     fn append(&mut self, piece: Piece, init: Arc<Init>, bounds: Bounds) {
+        let _timed = latency::stage(Stage::Append);
         // The same coding keeps its init segment, so that bodies go on.
         let init = match &self.init {
             Some(old) if old.same_coding(&init) => Arc::clone(old),
@@ -325,9 +327,7 @@ impl Inner {
 
     fn wake(&mut self) {
         let _span = span!(Stage::Wake.name());
-        for (_, waker) in self.wakers.drain() {
-            waker.wake();
-        }
+        std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::conn::{Conn, Phase, Traffic};
 use super::sendfile;
 use super::stream::Stream;
+use crate::observe::latency;
 use crate::profile::{Stage, site, span, spawned};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -93,6 +94,7 @@ where
 
     fn start(self: &Arc<Self>, tasks: &TaskTracker, refusals: &TaskTracker, socket: TcpStream, peer: SocketAddr) {
         let _span = span!(Stage::Accept.name());
+        let _timed = latency::stage(Stage::Accept);
         self.traffic.accepted.fetch_add(1, Relaxed);
         // Counted in before it is looked at: other cores accept at the same time.
         if self.traffic.open.fetch_add(1, Relaxed) >= self.limits.connections_max {
@@ -160,6 +162,8 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Watches one connection's time limits while hyper serves it; dropped in any way, it is counted out.
 struct Watch {
     conn: Arc<Conn>,
+    /// Its number among the open connections.
+    number: u64,
     limits: Limits,
     phase: Phase,
     written: u64,
@@ -168,7 +172,8 @@ struct Watch {
 
 impl Watch {
     fn new(conn: Arc<Conn>, limits: Limits) -> Self {
-        Self { conn, limits, phase: Phase::Idle, written: 0, since: Instant::now() }
+        let number = conn.traffic.connections.insert(&conn);
+        Self { conn, number, limits, phase: Phase::Idle, written: 0, since: Instant::now() }
     }
 
     /// Serves the connection to its end, or to the first limit it breaks.
@@ -288,6 +293,7 @@ enum Rung {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.conn.traffic.open.fetch_sub(1, Relaxed);
+        self.conn.traffic.connections.remove(self.number);
     }
 }
 
@@ -391,7 +397,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx));
+        let Poll::Ready(response) = this.inner.poll(cx) else {
+            // Unless the handler knows better what for.
+            this.in_flight.iter().for_each(|request| request.0.waits_in_general());
+            return Poll::Pending;
+        };
         let in_flight = this.in_flight.take();
         Poll::Ready(response.map(|r| r.map(|inner| CountedBody { inner, in_flight })))
     }

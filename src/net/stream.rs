@@ -4,6 +4,7 @@ use super::conn::{Conn, Phase};
 use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
 use super::turn;
+use crate::observe::latency;
 use crate::profile::{Span, Stage, site, span};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
@@ -79,6 +80,7 @@ impl Stream {
     /// `brief`: there is no more to write than a short turn takes.
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>], brief: bool) -> Poll<io::Result<usize>> {
         let _span = span!(Stage::Write.name());
+        let _timed = latency::stage(Stage::Write);
         self.conn.set_gave_way(false);
         let by_reference = if self.by_reference { self.poll_sendfile(cx, slices) } else { None };
         let polled = match by_reference {
@@ -89,7 +91,7 @@ impl Stream {
             Poll::Ready(Ok(written)) => {
                 self.turn = self.turn.saturating_sub(written);
                 self.conn.set_write_blocked(false);
-                let media = self.media_of(slices, written);
+                let media = self.conn.media_bytes(slices, written);
                 // With a head in it, it is the beginning of an answer, and not the rest of a long one.
                 if brief && media < written as u64 {
                     turn::note_brief();
@@ -123,23 +125,6 @@ impl Stream {
                 done => return Some(Poll::Ready(done)),
             }
         }
-    }
-
-    /// How many of the first `written` bytes are slices of media, untouched since `store` or `live` made them.
-    fn media_of(&self, slices: &[IoSlice<'_>], written: usize) -> u64 {
-        let mut left = written;
-        let mut media = 0;
-        for slice in slices {
-            if left == 0 {
-                break;
-            }
-            let taken = slice.len().min(left);
-            left -= taken;
-            if self.conn.is_media(slice) {
-                media += taken as u64;
-            }
-        }
-        media
     }
 }
 

@@ -20,6 +20,7 @@ use crate::library::Library;
 use crate::live::Stream;
 use crate::profile::{Stage, site, spawned};
 use crate::store::Pool;
+use crate::store::pool::Load;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -119,6 +120,11 @@ impl Recorder {
         if let Some(tape) = tape {
             tape.finished().await;
         }
+    }
+
+    /// What its pool does.
+    pub fn pool(&self) -> Load {
+        self.desk.pool.load()
     }
 
     /// Takes no more streams; [`Recorder::run`] returns when those that it has are ended and stored.

@@ -5,6 +5,7 @@
 mod support;
 
 mod bad_input;
+mod bench;
 mod chunk_sync;
 mod chunks;
 mod command_line;
@@ -23,6 +24,7 @@ mod live_publish;
 mod live_record;
 mod live_tracks;
 mod live_ts;
+mod metrics;
 mod pprof;
 mod profile;
 mod ranges;

@@ -7,7 +7,7 @@ mod allocator;
 mod live;
 mod stacks;
 
-pub use allocator::Sampling;
+pub use allocator::{Sampling, allocated_bytes};
 
 use super::cpu::Places;
 use super::maps;
@@ -86,6 +86,15 @@ impl Snapshot {
         }
         profile.comment(&stacks::remark());
         profile.encode()
+    }
+
+    /// Bytes by stack, for flame graphs: in use, or ever allocated.
+    pub fn folded(&self, view: View) -> String {
+        let addresses: HashSet<u64> = self.stacks.iter().flat_map(|reading| reading.stack.iter().copied()).collect();
+        let names = symbols::of_this_process(addresses.into_iter());
+        let value = |reading: &stacks::Reading| reading.totals.values()[if view == View::InUse { 3 } else { 1 }];
+        let known = self.stacks.iter().filter(|reading| value(reading) > 0);
+        known.map(|reading| format!("{} {}\n", symbols::folded(&names, &reading.stack), value(reading))).collect()
     }
 
     /// As text, the largest first.
