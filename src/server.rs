@@ -119,6 +119,7 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
         frames,
         drain: drain.clone(),
         run_id: run_id()?,
+        limits: limits(&config),
         config,
     });
     let admin_end = CancellationToken::new();
@@ -131,6 +132,9 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
         Ok((recording, cores, admin_thread, start_tcp(&edge, tcp_listeners)?))
     });
     let (recording, cores, admin_thread, ingest_thread) = threads.map_err(StartError::Thread)?;
+    for cores in [&cores, &recording, &admin_thread, &ingest_thread] {
+        edge.metrics.follow(cores.runtimes());
+    }
     Ok(Running {
         media,
         admin,
@@ -304,7 +308,7 @@ fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) ->
         let (shared, peers) = (Arc::clone(edge), Arc::clone(&peers));
         let server = Server {
             service: move |conn| EdgeService::new(Arc::clone(&shared), Arc::clone(&peers), conn),
-            limits: limits(&edge.config),
+            limits: edge.limits,
             traffic: Arc::clone(&traffic),
             drain: edge.drain.clone(),
         };

@@ -7,6 +7,7 @@ mod enhance;
 mod frame;
 mod inspect;
 mod picture;
+mod profile;
 mod publish;
 mod serve;
 
@@ -32,6 +33,7 @@ Examples:
   weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file
   weir frame film.mp4 --timecode 01:09:14:28 -o frame.jpg
                                                that frame as a picture
+  weir profile http://127.0.0.1:9090           where a running server's time goes
   weir bench chunk-slice                       what a chunk costs, on this machine"
 )]
 struct Arguments {
@@ -50,6 +52,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Push a file as a live stream, at its own speed
     Publish(publish::Arguments),
+    /// Print where a running server's time goes
+    Profile(profile::Arguments),
     /// Measure Weir's hot operations on this machine, as python -m timeit does
     Bench(bench::Arguments),
     /// Say what a file contains, or where a moment of it lies
@@ -70,6 +74,7 @@ const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
     stack::prepare();
+    symbols::offer();
     let components = Components::new(Instant::now());
     let arguments = components.step("arguments", Arguments::parse);
     if arguments.startup_times {
@@ -85,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Frame(arguments) => frame::run(&arguments, &components),
         Command::Adjust(arguments) => adjust::run(&arguments, &components),
         Command::Enhance(arguments) => enhance::run(&arguments, &components),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &error),

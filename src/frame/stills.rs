@@ -112,7 +112,7 @@ impl Stills {
     }
 
     fn check_queue(&self) -> Result<(), Arc<FrameError>> {
-        let queued = self.pool.queued();
+        let queued = self.pool.load().queued;
         if queued < self.queue_max { Ok(()) } else { Err(Arc::new(FrameError::Busy { queued })) }
     }
 
@@ -214,7 +214,7 @@ mod tests {
             let _ = wait.recv();
             Ok(vec![])
         });
-        while stills.pool.queued() > 0 {
+        while stills.pool.load().queued > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let queued = stills.join("queued", || Ok(vec![]));

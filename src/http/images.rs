@@ -121,7 +121,7 @@ async fn receive(call: &mut Call) -> Result<Bytes, Problem> {
     }
     let stall = call.edge.config.stall_limit.0;
     let mut body = Vec::new();
-    while let Some(bytes) = next(&mut call.body, stall).await? {
+    while let Some(bytes) = next(&mut call.body, &call.conn, stall).await? {
         if (body.len() + bytes.len()) as u64 > limit {
             return Err(too_large());
         }

@@ -8,6 +8,7 @@ use super::videos::version;
 use crate::library::{IndexState, Video};
 use crate::live::{Init, State, Stream};
 use crate::media::index::{Summary, TrackKind};
+use crate::profile::{Stage, span};
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderValue, Response};
 use std::fmt::Write;
@@ -20,6 +21,7 @@ const SHOWN_MAX: usize = 500;
 
 /// `GET /`
 pub fn index(call: &Call) -> Answer {
+    let _span = span!(Stage::Render.name());
     let catalogue = call.edge.library.catalogue();
     let mut videos = String::new();
     for stream in call.edge.streams.list() {

@@ -8,6 +8,7 @@ use crate::ingest::tracks::Tracks;
 use crate::lazy::{Component, Components};
 use crate::library::{Library, WriteKey};
 use crate::live::Streams;
+use crate::net::Limits;
 use crate::observe::metrics::Metrics;
 use crate::record::Recorder;
 use crate::store::Pool;
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 pub struct Edge {
     pub config: Config,
+    /// Of connections.
+    pub limits: Limits,
     pub library: Library,
     pub recorder: Arc<Recorder>,
     pub streams: Arc<Streams>,

@@ -58,6 +58,16 @@ impl<T> Future for Running<T> {
 #[error("a job of the {0} pool panicked")]
 pub struct Panicked(pub &'static str);
 
+/// What a pool does at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub name: &'static str,
+    /// Threads that run a job.
+    pub busy: usize,
+    /// Jobs that wait for a thread.
+    pub queued: usize,
+}
+
 impl Pool {
     /// A pool named for what runs in it, with at most `threads_max` threads.
     pub fn new(name: &'static str, threads_max: usize) -> Self {
@@ -109,9 +119,10 @@ impl Pool {
         }
     }
 
-    /// Jobs that wait for a thread.
-    pub fn queued(&self) -> usize {
-        self.shared.lock().jobs.len()
+    /// How busy it is now.
+    pub fn load(&self) -> Load {
+        let state = self.shared.lock();
+        Load { name: self.shared.name, busy: state.threads - state.idle, queued: state.jobs.len() }
     }
 }
 
