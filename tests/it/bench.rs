@@ -73,7 +73,7 @@ fn one_runs_at_a_time() {
     let runs: Vec<_> = (0..6)
         .map(|_| {
             let admin = server.admin;
-            let target = "/debug/bench/index-insert?repeat=2&format=json";
+            let target = "/debug/bench/empty?repeat=2&format=json";
             std::thread::spawn(move || client::request(admin, "POST", target, &[], b"").status)
         })
         .collect();
