@@ -2,9 +2,10 @@
 //!
 //! Reading order, which is the way of a request: [`media`] (what a video is), [`store`] (its bytes), [`library`]
 //! (which videos there are), [`live`] (streams), [`net`] (connections), [`ingest`] (publishers), [`http`] (the edge),
-//! [`server`] (wiring), and
+//! [`server`] (wiring), [`lazy`] (what is built at its first use), [`bench`] (what its operations cost), and
 //! [`profile`] (where its time goes). ARCHITECTURE.md has the map.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod http;

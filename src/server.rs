@@ -3,6 +3,7 @@
 //! Start: library (listed at once) → listeners bound → cores and admin thread serve → background indexing.
 //! Drain: SIGTERM or SIGINT → readyz 503 → no new connections → responses in flight finish → exit.
 
+use crate::bench::job::Jobs;
 use crate::config::{self, Config};
 use crate::http::admin::{self, AdminService};
 use crate::http::peers::Peers;
@@ -107,6 +108,7 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
         write_key,
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
         components: Arc::clone(components),
+        benchmarks: components.add("benchmarks", |_| Ok(Jobs::default())),
         read_pool: Pool::new("read", config.read_threads),
         plan_pool: Pool::new("plan", PLAN_THREADS),
         drain: drain.clone(),

@@ -88,6 +88,7 @@ install_tools() {
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
     command -v go >/dev/null || packages+=(golang-go)
+    command -v valgrind >/dev/null || packages+=(valgrind)
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     browser >/dev/null || packages+=(chromium)
     [ -f /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || packages+=(fonts-dejavu-core)
@@ -143,6 +144,7 @@ step "build" 900 cargo test --locked --no-run
 step "unit and integration tests" 900 cargo test --locked --lib --bins --tests -- --test-threads=4
 step "documentation tests" 300 cargo test --locked --doc
 step "fuzz" 600 bash -euo pipefail -c fuzz
+step "instructions" 600 benches/instructions
 step "browser" 180 bash -euo pipefail -c play_in_browser
 step "docker files" 60 python3 docker/check.py target/debug/weir
 current=""

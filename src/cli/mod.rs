@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Prints what a person asked for; everything else is logged.
 
+mod bench;
 mod demo;
 mod inspect;
 mod publish;
@@ -24,7 +25,8 @@ Examples:
   weir demo                                    a sample video, and every URL worth opening
   weir serve --library ~/Videos                serve a directory at http://127.0.0.1:8080
   weir publish film.mp4 http://127.0.0.1:8080/live/cam --loop
-  weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file"
+  weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file
+  weir bench chunk-slice                       what a chunk costs, on this machine"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -42,6 +44,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Push a file as a live stream, at its own speed
     Publish(publish::Arguments),
+    /// Measure Weir's hot operations on this machine, as python -m timeit does
+    Bench(bench::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
     /// Name addresses; the server asks it of a child process
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &components),
         Command::Demo(arguments) => demo::run(&arguments, &components),
         Command::Publish(arguments) => publish::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments, &components),
         Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,

@@ -17,7 +17,7 @@ use tcp::TcpStream;
 use units::{ByteSize, Span};
 
 /// The names that may stand in `warm`; a test holds them against the components that a server has.
-pub const COMPONENTS: &[&str] = &["recordings"];
+pub const COMPONENTS: &[&str] = &["benchmarks", "recordings"];
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -74,6 +74,8 @@ pub struct Config {
     pub tcp_public: bool,
     pub warm: Vec<String>,
     pub idle_release: Span,
+    /// Percent.
+    pub bench_load_max: u32,
     pub read_threads: usize,
 }
 
@@ -137,6 +139,7 @@ impl Default for Config {
             tcp_public: false,
             warm: Vec::new(),
             idle_release: Span::from_secs(0),
+            bench_load_max: 25,
             read_threads: 8,
         }
     }
@@ -241,6 +244,7 @@ impl Settings {
             tcp_public,
             warm,
             idle_release,
+            bench_load_max,
             read_threads,
         );
         config.check()?;

@@ -151,6 +151,10 @@ pub struct Settings {
     /// Release components that nobody has used for this long; 0 keeps them [default: 0]
     #[arg(long, env = "WEIR_IDLE_RELEASE", value_name = "TIME")]
     pub idle_release: Option<Span>,
+    /// Percent of the machine's CPU that the server may use when it is asked to run a benchmark; above, it answers 503
+    /// [default: 25]
+    #[arg(long, env = "WEIR_BENCH_LOAD_MAX", value_name = "PERCENT")]
+    pub bench_load_max: Option<u32>,
     /// Threads that wait for the disk on behalf of viewers [default: 8]
     #[arg(long, env = "WEIR_READ_THREADS", value_name = "N")]
     pub read_threads: Option<usize>,

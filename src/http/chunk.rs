@@ -70,7 +70,7 @@ pub async fn chunk(call: &Call) -> Answer {
         content_type: videos::content_type(&video),
         etag: header(etag)?,
         modified: Some(video.modified()),
-        cache: videos::cache_policy(&video, call)?,
+        cache: videos::cache_policy(&video, &query),
         more,
         file,
     };
@@ -100,7 +100,7 @@ impl Start {
 /// Exactly one of `names`, checked as far as that goes without the video.
 fn start(query: &Query<'_>, names: &'static [&'static str]) -> Result<Start, Problem> {
     let name = query.exactly_one(names)?;
-    let text = query.text(name, "a value")?.unwrap_or_default();
+    let text = query.text(name, || "a value".to_owned())?.unwrap_or_default();
     let drop = query.flag("drop")?;
     if drop.is_some() && name != "timecode" {
         return Err(Problem::bad_request("drop says how to read a timecode; it goes with timecode="));

@@ -33,7 +33,7 @@ pub async fn chunk(
     position: Position,
     size: Option<u64>,
 ) -> Answer {
-    let duration = query.text("duration", "seconds, such as 5 or 2.5")?;
+    let duration = query.text("duration", || "seconds, such as 5 or 2.5".to_owned())?;
     let (until, length) = match (size, duration) {
         (Some(_), Some(_)) => return Err(Problem::bad_request("give size or duration, not both")),
         (_, Some(text)) => {
@@ -74,7 +74,7 @@ pub async fn chunk(
         content_type: header(chunk.content_type().to_owned())?,
         etag: header(format!("\"{version}-fmp4.{FORMAT}-{fingerprint:x}-{total:x}\""))?,
         modified: Some(video.modified()),
-        cache: videos::cache_policy(video, call)?,
+        cache: videos::cache_policy(video, query),
         content: Content::Planned(Arc::new(Planned { file: Arc::clone(&file), index, chunk })),
         more,
         file,

@@ -96,10 +96,10 @@ impl<'a> Query<'a> {
         self.parameters.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// A value that must not be empty; `expected` continues the error text ("write …").
-    pub fn text(&self, name: &'static str, expected: &str) -> Result<Option<&str>, QueryError> {
+    /// A value that must not be empty; `expected` continues the error text ("write …") where there is one.
+    pub fn text(&self, name: &'static str, expected: impl FnOnce() -> String) -> Result<Option<&str>, QueryError> {
         match self.get(name) {
-            Some("") => Err(QueryError::Empty { name, expected: expected.to_owned() }),
+            Some("") => Err(QueryError::Empty { name, expected: expected() }),
             value => Ok(value),
         }
     }
@@ -131,7 +131,7 @@ impl<'a> Query<'a> {
     /// A decimal number within bounds, such as `-30`, `0.5` or `1.25`: no exponent, no infinity.
     pub fn decimal_in(&self, name: &'static str, bounds: RangeInclusive<f64>) -> Result<Option<f64>, QueryError> {
         let expected = || format!("write a decimal number from {} to {}", bounds.start(), bounds.end());
-        let Some(value) = self.text(name, &expected())? else { return Ok(None) };
+        let Some(value) = self.text(name, expected)? else { return Ok(None) };
         let digits = value.strip_prefix('-').unwrap_or(value);
         let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') && digits.bytes().any(|b| b != b'.');
         match value.parse::<f64>() {
@@ -152,7 +152,7 @@ impl<'a> Query<'a> {
         words: &'static [&'static str],
     ) -> Result<Option<&'static str>, QueryError> {
         let expected = || format!("write {}", words.join(" or "));
-        let Some(value) = self.text(name, &expected())? else { return Ok(None) };
+        let Some(value) = self.text(name, expected)? else { return Ok(None) };
         match words.iter().find(|word| **word == value) {
             Some(word) => Ok(Some(word)),
             None => Err(invalid(name, value, expected())),

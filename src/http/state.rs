@@ -1,8 +1,9 @@
 //! What handlers may reach; shared by all cores.
 
+use crate::bench::job::Jobs;
 use crate::config::Config;
 use crate::ingest::tracks::Tracks;
-use crate::lazy::Components;
+use crate::lazy::{Component, Components};
 use crate::library::{Library, WriteKey};
 use crate::live::Streams;
 use crate::observe::metrics::Metrics;
@@ -22,6 +23,7 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// The table of what is initialised at its first use.
     pub components: Arc<Components>,
+    pub benchmarks: Component<Jobs>,
     /// Where viewers' page faults and index look-ups wait for the disk.
     pub read_pool: Pool,
     /// Where chunks are planned: a long one takes a while, and must not keep viewers waiting.

@@ -46,7 +46,7 @@ pub async fn file(call: &Call) -> Answer {
         content_type: content_type(&video),
         etag: etag(&video)?,
         modified: Some(video.modified()),
-        cache: cache_policy(&video, call)?,
+        cache: cache_policy(&video, &Query::parse(call.uri.query())?),
         more: Vec::new(),
         file,
     };
@@ -71,10 +71,8 @@ pub async fn open(call: &Call, video: &Arc<Video>) -> Result<Arc<MappedFile>, Pr
 }
 
 /// Immutable if the request names this very version, else to be checked every time.
-pub fn cache_policy(video: &Video, call: &Call) -> Result<HeaderValue, Problem> {
-    let Some(raw) = call.uri.query() else { return Ok(REVALIDATE) };
-    let query = Query::parse(Some(raw))?;
-    Ok(if query.get("v") == Some(version(video)) { IMMUTABLE } else { REVALIDATE })
+pub fn cache_policy(video: &Video, query: &Query<'_>) -> HeaderValue {
+    if query.get("v").is_some_and(|asked| asked == version(video)) { IMMUTABLE } else { REVALIDATE }
 }
 
 /// The ETag as a header; shares the video's bytes.

@@ -3,6 +3,7 @@
 use super::record::{Record, State, Waiting};
 use super::table::{Entry, Row, Table};
 use super::{Failure, lock};
+use crate::profile::heap::allocated_bytes;
 use arc_swap::{ArcSwapOption, Guard};
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -250,10 +251,11 @@ impl<T: Send + Sync + 'static> Shared<T> {
         let book = &self.table.book;
         lock(&self.record).begin(&payer.by, payer.depth, book.now_us());
         let init = Init { name: self.name, depth: payer.depth, nested: Mutex::default() };
-        let since = Instant::now();
+        let (since, allocated) = (Instant::now(), allocated_bytes());
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.initialise)(&init)));
         let (took, nested) = (since.elapsed(), *lock(&init.nested));
-        lock(&self.record).end(took, nested, None, book.next_rank());
+        let bytes = allocated_bytes().wrapping_sub(allocated);
+        lock(&self.record).end(took, nested, bytes, book.next_rank());
         let outcome = match outcome {
             Ok(Ok(value)) => Ok(Arc::new(value)),
             Ok(Err(error)) => Err(error.to_string()),

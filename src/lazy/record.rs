@@ -66,10 +66,10 @@ impl Record {
     }
 
     /// Writes down how an initialisation went; `nested` is what its dependencies took.
-    pub(super) fn end(&mut self, took: Duration, nested: Duration, bytes: Option<u64>, rank: u64) {
+    pub(super) fn end(&mut self, took: Duration, nested: Duration, bytes: u64, rank: u64) {
         self.cumulative_us = microseconds(took);
         self.self_us = microseconds(took.saturating_sub(nested));
-        self.bytes = bytes;
+        self.bytes = Some(bytes);
         self.rank = rank;
     }
 

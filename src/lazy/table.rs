@@ -4,6 +4,7 @@ use super::component::{Component, Init};
 use super::record::{Book, Record, State};
 use super::tally::Tally;
 use super::{Failure, lock};
+use crate::profile::heap::allocated_bytes;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -235,21 +236,14 @@ impl Components {
             nested.push(Duration::ZERO);
             nested.len() - 1
         };
-        let (started, since) = (self.table.book.now_us(), Instant::now());
+        let (started, since, allocated) = (self.table.book.now_us(), Instant::now(), allocated_bytes());
         let made = make();
-        let took = since.elapsed();
-        self.made(name, depth, started, took);
+        let bytes = allocated_bytes().wrapping_sub(allocated);
+        self.made(name, depth, started, (since.elapsed(), bytes));
         made
     }
 
-    /// Writes down a step that was made before there was a table.
-    pub fn step_was(&self, name: &'static str, took: Duration) {
-        lock(&self.nested).push(Duration::ZERO);
-        let depth = lock(&self.nested).len() - 1;
-        self.made(name, depth, self.table.book.now_us().saturating_sub(super::microseconds(took)), took);
-    }
-
-    fn made(&self, name: &'static str, depth: usize, started: u64, took: Duration) {
+    fn made(&self, name: &'static str, depth: usize, started: u64, (took, bytes): (Duration, u64)) {
         let nested = {
             let mut open = lock(&self.nested);
             let nested = open.pop().unwrap_or_default();
@@ -260,7 +254,7 @@ impl Components {
         };
         let mut record = Record::default();
         record.begin("start", depth, started);
-        record.end(took, nested, None, self.table.book.next_rank());
+        record.end(took, nested, bytes, self.table.book.next_rank());
         (record.state, record.initialised) = (State::Ready, 1);
         let step = Step { name, record };
         self.table.announce(&step.row());

@@ -4,6 +4,7 @@
 use super::record::{Book, Record, State, Waiting};
 use super::table::{Entry, Row};
 use super::{lock, microseconds};
+use crate::profile::heap::allocated_bytes;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,9 +38,9 @@ impl Tally {
     /// Builds one of them; `paid_by` tells for whom.
     pub fn build<R>(&self, paid_by: &str, build: impl FnOnce() -> R) -> R {
         *lock(&self.0.running) += 1;
-        let (started, since) = (self.0.book.now_us(), Instant::now());
+        let (started, since, allocated) = (self.0.book.now_us(), Instant::now(), allocated_bytes());
         let built = build();
-        let took = since.elapsed();
+        let (took, bytes) = (since.elapsed(), allocated_bytes().wrapping_sub(allocated));
         *lock(&self.0.running) -= 1;
         let mut slowest = lock(&self.0.slowest);
         let mut record = lock(&self.0.record);
@@ -51,6 +52,7 @@ impl Tally {
         record.initialised += 1;
         record.self_us = record.self_us.saturating_add(microseconds(took));
         record.cumulative_us = record.self_us;
+        record.bytes = Some(record.bytes.unwrap_or(0).saturating_add(bytes));
         if record.rank == 0 {
             record.rank = self.0.book.next_rank();
         }

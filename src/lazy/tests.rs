@@ -44,6 +44,15 @@ fn nothing_runs_before_it_is_needed() {
 }
 
 #[test]
+fn allocations_of_an_initialiser_are_counted() {
+    let table = table();
+    let component = table.add("a", |_| Ok(vec![7u8; 1 << 20]));
+    component.wait(|| "x".to_owned()).expect("initialised");
+    let bytes = row(&table, "a").bytes.expect("counted");
+    assert!((1 << 20..(1 << 20) + 10_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
 fn a_hundred_first_users_wait_for_one_initialisation() {
     let table = table();
     let (go, gate) = mpsc::channel::<()>();
@@ -251,7 +260,7 @@ fn the_text_has_the_columns_of_importtime() {
     let text = text(&table.rows());
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("self [us] | cumulative | component"), "{text}");
-    assert!(lines[1].contains(" | some ") && lines[1].ends_with("ready, paid by start"), "{text}");
+    assert!(lines[1].contains(" | some ") && lines[1].ends_with(" bytes, paid by start"), "{text}");
     let columns: Vec<&str> = lines[2].split('|').map(str::trim).collect();
     assert_eq!(columns, ["-", "-", "never", "cold"]);
     let long = "x".repeat(1000);

@@ -2,7 +2,7 @@
 //!
 //! Readers take the snapshot and never lock. It knows nothing about how videos are found.
 
-use super::video::Video;
+use super::video::{Found, Opener, Video};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -47,6 +47,13 @@ impl Catalogue {
         let start = self.order.partition_point(|v| v.id() < prefix.as_str());
         let len = self.order[start..].partition_point(|v| v.id().starts_with(&prefix));
         &self.order[start..start + len]
+    }
+
+    /// A catalogue of videos that have ids and no files: for measuring look-ups.
+    pub fn of_ids(ids: impl Iterator<Item = String>) -> Self {
+        let opener = Opener::none();
+        let video = |id: String| Arc::new(Video::new(Found::without_file(&id), false, Arc::clone(&opener)));
+        Self::default().changed(ids.map(|id| Change::Put(video(id))).collect())
     }
 
     /// The snapshot after these changes.

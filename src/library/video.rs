@@ -3,7 +3,7 @@
 //! A `Video` never changes what it stands for. When the file on disk changes, the catalogue gets a new `Video` with a
 //! new ETag; this one refuses to open ([`FileError::Changed`]).
 
-use super::shelf::{Shelf, Slot};
+use super::shelf::{Kind, Shelf, Slot};
 use crate::media::index::{Index, Summary};
 use crate::store::{MappedFile, Pool, coarse_ms};
 use bytes::Bytes;
@@ -57,6 +57,14 @@ pub struct Found {
     pub modified: SystemTime,
 }
 
+impl Found {
+    pub(super) fn without_file(id: &str) -> Self {
+        let stamp = Stamp { device: 0, inode: 0, size: 0, modified_ns: 0, changed_ns: 0 };
+        let (id, modified) = (Arc::from(id), SystemTime::UNIX_EPOCH);
+        Self { id, entry: PathBuf::new(), path: PathBuf::new(), stamp, modified }
+    }
+}
+
 /// What an index can be for a video.
 #[derive(Clone, Debug)]
 pub enum IndexState {
@@ -99,6 +107,18 @@ pub(super) struct Opener {
     pub(super) pool: Pool,
     pub(super) files: Shelf,
     pub(super) changed: Mutex<mpsc::Sender<super::watch::Message>>,
+}
+
+impl Opener {
+    /// One that no file is opened with.
+    pub(super) fn none() -> Arc<Self> {
+        let files = Kind { used: |video| video.file.used(), clear: |video| video.file.clear() };
+        Arc::new(Self {
+            pool: Pool::new("open", 1),
+            files: Shelf::new(files, 1, 1),
+            changed: Mutex::new(mpsc::channel().0),
+        })
+    }
 }
 
 /// The outcome of one index flight, for everyone who waits for it.

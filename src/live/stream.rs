@@ -14,7 +14,7 @@ use super::segments::{Appended, Progress, Segments};
 use super::streams::LiveConfig;
 use super::window::{Bounds, Located, Part, Window};
 use crate::media::mp4::arrival::ArrivalError;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -78,7 +78,7 @@ pub(super) struct Inner {
     pub(super) end_us: i64,
     pub(super) discontinuities: u64,
     pub(super) received_bytes: u64,
-    pub(super) wakers: HashMap<u64, Waker>,
+    pub(super) wakers: BTreeMap<u64, Waker>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +121,7 @@ impl Stream {
             end_us: 0,
             discontinuities: 0,
             received_bytes: 0,
-            wakers: HashMap::new(),
+            wakers: BTreeMap::new(),
         };
         let counter = || AtomicU64::new(0);
         Arc::new(Self {
@@ -323,9 +323,7 @@ impl Inner {
     }
 
     fn wake(&mut self) {
-        for (_, waker) in self.wakers.drain() {
-            waker.wake();
-        }
+        std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
     }
 }
 

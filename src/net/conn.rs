@@ -1,6 +1,7 @@
 //! What is known of one connection: its peer, what is in flight, and which slices of media it was given to write.
 
 use std::fs::File;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,6 +63,16 @@ struct Handed {
     next: usize,
 }
 
+impl Handed {
+    /// Whether a buffer lies in one of the slices. As a rule it is one of the last.
+    fn holds(&self, buffer: &[u8]) -> bool {
+        let start = buffer.as_ptr() as usize;
+        let end = start + buffer.len();
+        let (newer, older) = self.slices.split_at(self.next.min(self.slices.len()));
+        newer.iter().rev().chain(older.iter().rev()).any(|m| m.start <= start && end <= m.end)
+    }
+}
+
 impl Media {
     /// The file, and the offset in it, of a buffer that lies in this slice.
     pub(super) fn source_of(&self, buffer: &[u8]) -> Option<(&File, u64)> {
@@ -121,11 +132,26 @@ impl Conn {
         self.handed().slices.iter().find(|m| m.start <= start && end <= m.end).cloned()
     }
 
+    /// How many of the first `written` bytes of these buffers are slices of media, untouched since `store` or `live`
+    /// made them.
+    pub(super) fn media_bytes(&self, buffers: &[IoSlice<'_>], written: usize) -> u64 {
+        let (handed, mut left, mut media) = (self.handed(), written, 0);
+        for buffer in buffers {
+            if left == 0 {
+                break;
+            }
+            let taken = buffer.len().min(left);
+            left -= taken;
+            if handed.holds(buffer) {
+                media += taken as u64;
+            }
+        }
+        media
+    }
+
     /// Whether a buffer is media.
     pub(super) fn is_media(&self, buffer: &[u8]) -> bool {
-        let start = buffer.as_ptr() as usize;
-        let end = start + buffer.len();
-        self.handed().slices.iter().any(|m| m.start <= start && end <= m.end)
+        self.handed().holds(buffer)
     }
 
     /// Only the connection's own core locks it, so it never waits.

@@ -89,7 +89,7 @@ impl Stream {
             Poll::Ready(Ok(written)) => {
                 self.turn = self.turn.saturating_sub(written);
                 self.conn.set_write_blocked(false);
-                let media = self.media_of(slices, written);
+                let media = self.conn.media_bytes(slices, written);
                 // With a head in it, it is the beginning of an answer, and not the rest of a long one.
                 if brief && media < written as u64 {
                     turn::note_brief();
@@ -123,23 +123,6 @@ impl Stream {
                 done => return Some(Poll::Ready(done)),
             }
         }
-    }
-
-    /// How many of the first `written` bytes are slices of media, untouched since `store` or `live` made them.
-    fn media_of(&self, slices: &[IoSlice<'_>], written: usize) -> u64 {
-        let mut left = written;
-        let mut media = 0;
-        for slice in slices {
-            if left == 0 {
-                break;
-            }
-            let taken = slice.len().min(left);
-            left -= taken;
-            if self.conn.is_media(slice) {
-                media += taken as u64;
-            }
-        }
-        media
     }
 }
 

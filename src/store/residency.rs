@@ -75,6 +75,13 @@ pub(super) fn may_ask_mincore(file: &File) -> bool {
     user == 0 || file.metadata().is_ok_and(|metadata| metadata.uid() == user)
 }
 
+/// A range in pieces, each the work of one system call: a kernel that does not preempt itself holds the CPU for the
+/// length of a call, and a core may be waiting for it.
+fn steps(start: u64, end: u64) -> impl Iterator<Item = (u64, usize)> {
+    const STEP_BYTES: u64 = 256 << 10;
+    (start..end).step_by(STEP_BYTES as usize).map(move |at| (at, STEP_BYTES.min(end - at) as usize))
+}
+
 impl MappedFile {
     /// Whether a write of this range would find every page in the page cache. A window that was found there whole is
     /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call.
@@ -110,25 +117,26 @@ impl MappedFile {
         }
         let start = range.start / PAGE * PAGE;
         let end = range.end.min(self.len());
-        let length = usize::try_from(end - start).map_err(io::Error::other)?;
-        let offset = usize::try_from(start).map_err(io::Error::other)?;
-        // SAFETY: a request about an open descriptor; it touches no memory of this process.
-        unsafe { libc::readahead(self.file().as_raw_fd(), start as libc::off64_t, length) };
+        for (at, length) in steps(start, end) {
+            // SAFETY: a request about an open descriptor; it touches no memory of this process.
+            unsafe { libc::readahead(self.file().as_raw_fd(), at as libc::off64_t, length) };
+        }
         let mut at = start;
         while at < end {
             self.read_exact_at(at, &mut [0u8; 1])?;
             at += PAGE;
         }
-        let address = (self.address() + offset) as *mut libc::c_void;
-        // SAFETY: the range lies inside the mapping, which lives as long as `self`; populating maps pages and
-        // changes none.
-        let done = unsafe { libc::madvise(address, length, libc::MADV_POPULATE_READ) };
-        if done == 0 {
-            return Ok(());
+        for (at, length) in steps(start, end) {
+            let address = (self.address() + usize::try_from(at).map_err(io::Error::other)?) as *mut libc::c_void;
+            // SAFETY: the range lies inside the mapping, which lives as long as `self`; populating maps pages and
+            // changes none.
+            if unsafe { libc::madvise(address, length, libc::MADV_POPULATE_READ) } != 0 {
+                let error = io::Error::last_os_error();
+                // Linux before 5.14 has no MADV_POPULATE_READ: the core maps the pages itself.
+                return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+            }
         }
-        let error = io::Error::last_os_error();
-        // Linux before 5.14 has no MADV_POPULATE_READ: the core maps the pages itself.
-        if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) }
+        Ok(())
     }
 
     fn is_in_core(&self, range: &Range<u64>) -> bool {

@@ -5,6 +5,7 @@
 mod support;
 
 mod bad_input;
+mod bench;
 mod chunk_sync;
 mod chunks;
 mod command_line;

@@ -60,14 +60,16 @@ class Fixtures:
         for n in range(START_VIDEOS):
             shutil.copyfile(minute, os.path.join(self.many, f"v{n:04}.mp4"))
 
-    def camera(self, period):
-        """40 s of 4 Mb/s, one keyframe, a fragment per `period` seconds."""
-        path = os.path.join(self.work, f"camera-{round(period * 1000)}ms.mp4")
+    def camera(self, period, keyframe_every=100_000):
+        """40 s of 4 Mb/s and 25 frames per second, a fragment per `period` seconds; as a rule with one keyframe, so that
+        all viewers join at the same place."""
+        path = os.path.join(self.work, f"camera-{round(period * 1000)}ms-{keyframe_every}.mp4")
         if not os.path.exists(path):
             part = path.replace(".mp4", ".part.mp4")
             self._ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=40", "-pix_fmt", "yuv420p", "-c:v", "libx264",
-                         "-preset", "ultrafast", "-tune", "zerolatency", "-g", "100000", "-keyint_min", "100000",
-                         "-sc_threshold", "0", "-b:v", "4M", "-minrate", "4M", "-maxrate", "4M", "-bufsize", "1M",
+                         "-preset", "ultrafast", "-tune", "zerolatency", "-g", str(keyframe_every),
+                         "-keyint_min", str(keyframe_every), "-sc_threshold", "0", "-b:v", "4M", "-minrate", "4M",
+                         "-maxrate", "4M", "-bufsize", "1M",
                          "-x264-params", "nal-hrd=cbr:force-cfr=1", "-movflags", "+empty_moov+default_base_moof",
                          "-frag_duration", str(round(period * 1_000_000)), part)
             os.rename(part, path)

@@ -24,14 +24,17 @@ ROWS = {
     "live-1000-360ms": (1000, 0, BATCH_SECONDS),
     "live-1000-stalled": (900, 100, FRAME_SECONDS),
 }
+HLS_ROWS = {"hls-1000": 1000}
 INGEST_ROWS = {"ingest-1": 1, "ingest-32": 32}
-NAMES = [*ROWS, *INGEST_ROWS]
+NAMES = [*ROWS, *HLS_ROWS, *INGEST_ROWS]
 SEGMENT_SECONDS = 1
 
 
 def row(bench, name):
     if name in INGEST_ROWS:
         return ingest_row(bench, name, INGEST_ROWS[name])
+    if name in HLS_ROWS:
+        return hls_row(bench, name, HLS_ROWS[name])
     return viewers_row(bench, name, *ROWS[name])
 
 
@@ -67,11 +70,7 @@ def viewers_row(bench, name, viewers, stalled, period):
         server, admin = start_weir(bench)
         before = counters(admin)
         run = measure(bench, server, [*publish, *common])
-        after = counters(admin)
-        grown = {key: after[key] - before.get(key, 0) for key in after}
-        received = grown["weir_bytes_received_total"]
-        run["copied_per_received"] = grown["weir_bytes_copied_total"] / received
-        run["copied_per_sent"] = grown["weir_bytes_copied_total"] / grown["weir_bytes_sent_total"]
+        run.update(copied(before, counters(admin)))
         return run
 
     def fanout():
@@ -111,10 +110,37 @@ def viewers_row(bench, name, viewers, stalled, period):
             "servers": {label: runs for label, runs in results.items() if runs}}
 
 
-def measure(bench, server, arguments):
+def hls_row(bench, name, viewers):
+    """Clients of the low-latency playlist, in blocking reload. nginx has none; its segments are in the other rows."""
+    seconds, warmup = (4.0, 6.0) if bench.options.quick else (8.0, 8.0)
+    arguments = ["--publish", "/live/cam", "--view", "/live/cam/index.m3u8", "--key", KEY, "--file",
+                 bench.fixtures.camera(FRAME_SECONDS, 50), "--period", str(FRAME_SECONDS), "--viewers", str(viewers),
+                 "--seconds", str(seconds), "--warmup", str(warmup)]
+    runs = []
+    for _ in range(1 if bench.options.quick else 3):
+        server, admin = start_weir(bench)
+        before = counters(admin)
+        try:
+            run = measure(bench, server, arguments, "hls")
+            run.update(copied(before, counters(admin)))
+            runs.append(run)
+        finally:
+            servers.stop_all()
+    return {"row": name, "kind": "live", "viewers": viewers, "stalled": 0, "period": 0, "servers": {"weir": runs}}
+
+
+def copied(before, after):
+    """Bytes copied per byte received and per byte sent, out of two looks at Weir's counters."""
+    grown = {key: after[key] - before.get(key, 0) for key in after}
+    total = grown["weir_bytes_copied_total"]
+    return {"copied_per_received": total / max(1, grown["weir_bytes_received_total"]),
+            "copied_per_sent": total / max(1, grown["weir_bytes_sent_total"])}
+
+
+def measure(bench, server, arguments, command="live"):
     pids = ",".join(map(str, server.pids()))
     address = next(iter(server.addresses.values()))
-    return bench.quietly(server, lambda: bench.client("live", "--addr", address, "--pid", pids, *arguments))
+    return bench.quietly(server, lambda: bench.client(command, "--addr", address, "--pid", pids, *arguments))
 
 
 def measure_xiu(bench, common):
@@ -148,9 +174,7 @@ def ingest_row(bench, name, publishers):
                      bench.fixtures.camera(FRAME_SECONDS), "--publishers", str(publishers), "--seconds", str(seconds),
                      "--pid", pids]
         run = bench.quietly(server, lambda: bench.client(*arguments))
-        after = counters(admin)
-        run["copied_per_received"] = ((after["weir_bytes_copied_total"] - before["weir_bytes_copied_total"])
-                                      / (after["weir_bytes_received_total"] - before["weir_bytes_received_total"]))
+        run.update(copied(before, counters(admin)))
         results.append(run)
         servers.stop_all()
     return {"row": name, "kind": "ingest", "publishers": publishers, "runs": results}

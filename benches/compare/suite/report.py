@@ -2,7 +2,7 @@
 
 import statistics
 
-from . import report_live
+from . import report_live, startup
 from .rows import SIZES, interval
 from .servers import NGINX_COLD_VARIANTS, NGINX_VARIANTS
 from .tables import number, ratio, show, table, verdict
@@ -29,18 +29,27 @@ clocks.
 WHY = """
 Why some are not kept:
 
+- **CPU per GB to nginx, 20 MiB and 1 MiB.** 0.55 and 0.85 were measured on another machine, where `sendfile` cost more
+  than twice a copy on paced connections. How much it costs here is in the table below (write loop, sendfile loop):
+  Weir keeps close to the write loop, so where the write loop itself is not half of nginx's best, nobody who copies is.
+- **20 MiB at 256 connections.** With so many, `sendfile` is cheaper than a copy even with pacing: the copies no longer
+  fit into the caches. It is so only with megabytes queued in each socket (tried with 256 KiB: dearer than the copy),
+  which slow viewers would hold in the kernel, so Weir does not do it.
 - **Without pacing (`cubic`), CPU per GB to nginx.** Both send by `sendfile`, both pass pages by reference, and the
-  client discards them unread: nothing is left that could be half of it. The budget stems from paced connections,
-  where `sendfile` costs more than a copy. With a client that copies (`copy`) the difference gets smaller still.
-- **CPU per GB to the write loop.** The loop has no routes, no log, no conditions, no limits, and sends a head of
+  client discards them unread: nothing is left that could be half of it. With a client that copies (`copy`) the
+  difference gets smaller still.
+- **256 KiB and less, to the write loop.** The loop has no routes, no log, no conditions, no limits, and sends a head of
   165 bytes where Weir's has 470. What a request costs beyond it is paid once per request: the smaller the range, the
   larger the ratio.
-- **4 KiB requests per second.** The bare loop itself, which does nothing but read and write, reaches about 1.3 times
-  nginx's rate: 1.2 leaves a server a tenth of the loop's time to parse, route, check conditions, count and log.
+- **4 KiB requests per second.** Five sixths of such a request are the kernel's. The bare loop, which does nothing but
+  read and write, reaches about 1.4 times nginx's rate; hyper's parser and header map alone take half of what lies
+  between the loop and Weir. What a request costs in user space is counted in `benches/instructions.txt`.
 - **Beside cold data.** A p99 over a few thousand requests meets whatever else runs on the machine; the case alone and
-  the case beside a hot stream of the same rate show how much. What Weir's own core does for cold data is measured
-  apart from that: beside a cold stream it takes as much CPU as beside a hot one, and no page fault waits for the
-  disk.
+  the case beside a hot stream of the same rate show how much. The pool that reads shares the one core with everybody,
+  at a lower priority and in steps of 256 KiB.
+- **Live, to the bare loop.** The loop keeps a queue and a socket per viewer. Weir has a connection with its limits, its
+  HTTP chunks and its place in the window for each, and a wake-up for each part: some 6,000 instructions, most of them
+  in hyper, and more cache misses than the loop has. With parts of a third of a second it matters less.
 """
 
 METHOD = """
@@ -70,10 +79,14 @@ METHOD = """
   connections stream a second file in 20 MiB ranges, each range once. For each case the server is started afresh and
   that file dropped from the page cache before. The hot stream of the same rate shows what sharing the core costs in
   any case.
+- Live: see below its table. The publisher's file is 4 Mb/s at 25 frames per second; marks in the last bytes of each
+  fragment tell the viewers which one it is, so bytes need not be counted. The bare loop
+  (`benches/compare/drain/src/bin/fanout.rs`) writes each chunk of the publisher to every viewer, and does nothing else.
 
-How to repeat: `benches/compare/run` (about a quarter of an hour), `benches/compare/run --quick` (a few minutes),
-`--rows 'range-20m-*'` for some rows, `--help` for the rest. It needs Linux, two cores, Python 3, ffmpeg and nginx
-(installed with apt where it is missing), and 8 GB of disk below `target/compare`.
+How to repeat: `benches/compare/run` (about half an hour), `benches/compare/run --quick` (about ten minutes),
+`--rows 'range-20m-*'` for some rows, `--xiu` for the live peer (installed from the crate registry, once, a quarter of
+an hour), `--help` for the rest. It needs Linux, two cores, Python 3, ffmpeg and nginx (installed with apt where it is
+missing), and 8 GB of disk below `target/compare`.
 """
 
 
@@ -82,7 +95,7 @@ def render(results):
     parts = [INTRO, machine_table(results, facts)]
     sections = (("range", range_section), ("idle", idle_section), ("index", index_section), ("seek", seek_section),
                 ("cold", cold_section), ("live", report_live.live_section), ("ingest", report_live.ingest_section),
-                ("start", start_section))
+                ("start", start_section), (startup.NAME, startup.section))
     verdicts = []
     bodies = [section([r for r in rows if r["kind"] == kind], verdicts) for kind, section in sections
               if any(r["kind"] == kind for r in rows)]

@@ -56,7 +56,7 @@ def judge(row, verdicts, cpu, to_loop, runs, per_viewer):
         p99 = statistics.median(take(runs, "delay_p99_us"))
         verdict(verdicts, f"{name}: last byte in to last byte out, p99", f"≤ {DELAY_BUDGET_US:,} µs", f"{p99:,.0f} µs",
                 p99 <= DELAY_BUDGET_US)
-    if row["viewers"] == 1000:
+    if row["viewers"] == 1000 and row["period"]:
         budget = EACH_WRITE_BUDGET_MS if row["period"] < 0.1 else BATCHED_BUDGET_MS
         verdict(verdicts, f"{name}: CPU per GB sent", f"≤ {budget} ms", f"{median:.0f} ms", median <= budget)
         if to_loop:

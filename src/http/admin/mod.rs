@@ -1,6 +1,8 @@
 //! The admin listener: liveness, readiness, metrics, profiles. It has a thread and a runtime of its own, so it answers
 //! while every media core is busy.
 
+mod bench;
+mod bench_page;
 mod jobs;
 mod pprof;
 mod profile;
@@ -38,10 +40,12 @@ pub fn routes(edge: Arc<Edge>) -> Router {
         .merge(pprof::routes())
         .merge(profile::routes())
         .merge(startup::routes())
+        .merge(bench::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
         .fallback(async || {
             Problem::not_found(
-                "nothing is here; there are /debug/pprof/, /debug/profile, /debug/startup, /metrics, /healthz, /readyz",
+                "nothing is here; there are /debug/bench, /debug/pprof/, /debug/profile, /debug/startup, /metrics, \
+                 /healthz and /readyz",
             )
         })
         .with_state(edge)

@@ -13,8 +13,8 @@ use crate::media::codec::{avc, hevc};
 use crate::media::index::{Keyframe, Position, Seek, SeekError, Summary, TrackKind};
 use crate::media::time::{Counting, DecimalTime, Label, Rate, Seconds};
 
-/// Sync samples that are tried, going back: a leading picture of one decodes from the one before it. Where the picture is
-/// only ever refreshed gradually, so many refreshes are enough.
+/// Sync samples that are tried, going back: a leading picture of one decodes from the one before it. Where the picture
+/// is only ever refreshed gradually, so many refreshes are enough.
 const SYNCS_TRIED_MAX: u32 = 16;
 
 /// An open entry, ready to answer.

@@ -1,4 +1,4 @@
-//! A fragment that arrives, divided into chunks: new `moof`s over the same media bytes, each as soon as these are there.
+//! A fragment that arrives, divided into chunks: new `moof`s over the same media bytes, each as soon as they are there.
 //!
 //! PURE. What is longer than fits its part is divided where the [`Cadence`] says so, and at keyframes,
 //! where viewers can join; other tracks follow by decode time. What this file does not know how to divide (encryption,

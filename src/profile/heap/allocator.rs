@@ -22,6 +22,8 @@ pub struct Sampling;
 thread_local! {
     /// Bytes until the next look; zero at a thread's start, when the first distance is drawn.
     static COUNTDOWN: Cell<i64> = const { Cell::new(0) };
+    /// Bytes that all its countdowns began with, less what they had run over by: with the countdown, all it allocated.
+    static DRAWN: Cell<i64> = const { Cell::new(0) };
     /// The thread's random numbers; zero before the first.
     static RANDOM: Cell<u64> = const { Cell::new(0) };
     /// The sampler's own allocations are not looked at.
@@ -110,13 +112,20 @@ fn countdown() -> i64 {
     COUNTDOWN.with(Cell::get)
 }
 
+/// Bytes that this thread has allocated since it began; a block that grew counts anew.
+pub fn allocated_bytes() -> u64 {
+    DRAWN.with(Cell::get).wrapping_sub(countdown()) as u64
+}
+
 /// An allocation at which the countdown ran out.
 #[cold]
 #[inline(never)]
 fn look(layout: Layout, zeroed: bool) -> *mut u8 {
     // A thread's first allocation only begins the countdown, and a sampler's own are not looked at.
     let begins = RANDOM.with(Cell::get) == 0;
-    COUNTDOWN.with(|countdown| countdown.set(next_distance()));
+    let distance = next_distance();
+    DRAWN.with(|drawn| drawn.set(drawn.get().wrapping_add(distance.wrapping_sub(countdown()))));
+    COUNTDOWN.with(|countdown| countdown.set(distance));
     let padded = Layout::from_size_align(layout.size().saturating_add(MARK), layout.align().max(16));
     let (false, false, Ok(padded)) = (begins, BUSY.with(Cell::get), padded) else {
         return plain(layout, zeroed);
@@ -200,6 +209,16 @@ fn next_random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_thread_allocates_is_counted() {
+        let before = allocated_bytes();
+        let blocks: Vec<Vec<u8>> = (0..1000).map(|_| vec![1; 10_000]).collect();
+        let (allocated, kept) = (allocated_bytes() - before, blocks.len() as u64 * 10_000);
+        assert!((kept..kept + 100_000).contains(&allocated), "{allocated}");
+        drop(blocks);
+        assert_eq!(allocated_bytes() - before, allocated, "freeing takes nothing back");
+    }
 
     #[test]
     fn distances_have_the_mean_that_is_promised() {

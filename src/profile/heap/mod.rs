@@ -7,7 +7,7 @@ mod allocator;
 mod live;
 mod stacks;
 
-pub use allocator::Sampling;
+pub use allocator::{Sampling, allocated_bytes};
 
 use super::cpu::Places;
 use super::maps;

@@ -37,11 +37,11 @@ fn read(clock: libc::clockid_t) -> Result<u64, String> {
     Ok(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
 }
 
-/// Resident memory of these processes, in KiB.
+/// Memory of these processes that is not pages of files, in KiB.
 pub fn resident_kb(pids: &[libc::pid_t]) -> u64 {
     let of = |pid: &libc::pid_t| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
         line.trim().trim_end_matches(" kB").parse::<u64>().ok()
     };
     pids.iter().filter_map(of).sum()

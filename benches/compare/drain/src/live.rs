@@ -91,15 +91,15 @@ pub fn run(args: &Args) -> Result<(), String> {
 }
 
 /// The publisher, if there is a file to publish; else somebody else publishes.
-struct Publisher {
-    sent: Arc<Sent>,
+pub struct Publisher {
+    pub sent: Arc<Sent>,
     start: Option<Arc<std::sync::atomic::AtomicBool>>,
     thread: Option<std::thread::JoinHandle<Result<(), String>>>,
-    bytes_per_second: f64,
+    pub bytes_per_second: f64,
 }
 
 impl Publisher {
-    fn start(args: &Args, addr: SocketAddr, seconds: f64) -> Result<Self, String> {
+    pub fn start(args: &Args, addr: SocketAddr, seconds: f64) -> Result<Self, String> {
         let period: f64 = args.number("period", 0.04)?;
         let sent = Arc::new(Sent::new((seconds / period) as usize + 2));
         if args.all("file").is_empty() {
@@ -114,13 +114,13 @@ impl Publisher {
         Ok(Self { sent, start: Some(start), thread: Some(thread), bytes_per_second })
     }
 
-    fn go(&self) {
+    pub fn go(&self) {
         if let Some(start) = &self.start {
             start.store(true, Ordering::Release);
         }
     }
 
-    fn end(self) -> Result<(), String> {
+    pub fn end(self) -> Result<(), String> {
         self.thread.map_or(Ok(()), |thread| thread.join().map_err(|_| "the publisher panicked".to_owned())?)
     }
 }

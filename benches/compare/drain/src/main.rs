@@ -10,6 +10,7 @@ mod clock;
 mod connection;
 mod fragments;
 mod group;
+mod hls;
 mod idle;
 mod live;
 mod load;
@@ -32,6 +33,7 @@ const USAGE: &str = "usage:
   drain start  --addr A:P --path PATH --timeout S -- COMMAND [ARGUMENT...]
   drain live   --addr A:P --view PATH --viewers N [--stalled N] [--seconds S] [--warmup S] [--pid N[,N]]
                [--publish PATH --key KEY --file FRAGMENTED.mp4 --period S]      without a file somebody else publishes
+  drain hls    the same arguments; --view is the playlist's path
   drain ingest --addr A:P --path PATH --key KEY --file FRAGMENTED.mp4 --publishers N --seconds S [--pid N[,N]]
   drain evict  --file FILE
 sizes take the suffixes k, m and g (1024^n)";
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         "idle" => idle::run(&args),
         "start" => start::run(&args),
         "live" => live::run(&args),
+        "hls" => hls::run(&args),
         "ingest" => publish::ingest(&args),
         "evict" => socket::evict(&args),
         _ => Err(USAGE.to_owned()),

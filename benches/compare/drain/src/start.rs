@@ -27,7 +27,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         .map_err(|error| format!("{program}: {error}"))?;
     let result = loop {
         if let Some(status) = attempt(addr, &request) {
-            break Ok((began.elapsed(), status));
+            break Ok((began.elapsed(), status, resident_bytes(child.id())));
         }
         if let Ok(Some(status)) = child.try_wait() {
             break Err(format!("{program} ended: {status}"));
@@ -38,8 +38,9 @@ pub fn run(args: &Args) -> Result<(), String> {
         thread::sleep(PAUSE);
     };
     terminate(&mut child);
-    let (elapsed, status) = result?;
+    let (elapsed, status, resident) = result?;
     let report = Object::default().number("first_byte_ms", elapsed.as_secs_f64() * 1e3).text("status", &status);
+    let report = report.number("rss_bytes", resident);
     println!("{}", report.finish());
     Ok(())
 }
@@ -52,6 +53,14 @@ fn attempt(addr: SocketAddr, request: &str) -> Option<String> {
     let mut buf = [0; 1024];
     let n = stream.read(&mut buf).ok().filter(|n| *n >= 12)?;
     Some(String::from_utf8_lossy(&buf[9..12.min(n)]).into_owned())
+}
+
+/// What the process has in memory right now, its part of the page cache included.
+fn resident_bytes(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kib.unwrap_or(0.0) * 1024.0
 }
 
 /// SIGTERM, so that a master takes its workers along; SIGKILL after two seconds.

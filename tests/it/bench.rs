@@ -1,0 +1,139 @@
+//! Benchmarks of the running server: the list, a run, its last result; refused when unknown, wrong, busy or loaded.
+
+use crate::support::client;
+use crate::support::server::{Builder, Server};
+use serde_json::Value;
+use std::process::{Command, Output};
+
+/// The test's own machine is busy: the limit is for the test that is about it.
+fn server() -> Builder {
+    Server::builder().argument("--bench-load-max", "100")
+}
+
+fn post(server: &Server, target: &str) -> client::Response {
+    client::request(server.admin, "POST", target, &[], b"")
+}
+
+#[test]
+fn the_list_and_a_run_and_its_last_result() {
+    let server = server().start();
+    let list: Vec<Value> = serde_json::from_slice(&server.admin_get("/debug/bench?format=json").body).unwrap();
+    let names: Vec<&str> = list.iter().map(|benchmark| benchmark["name"].as_str().unwrap()).collect();
+    for name in ["chunk-slice", "live-receive", "seek-lookup", "catalogue-lookup", "index-insert", "lazy-ready"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(server.admin_get("/debug/bench").text().contains("chunk-slice       What does it cost"));
+    assert_eq!(server.admin_get("/debug/bench/chunk-slice").status, 404, "not measured yet");
+
+    let ran = post(&server, "/debug/bench/chunk-slice?loops=10&repeat=3&size=65536");
+    assert_eq!(ran.status, 200, "{ran:?}");
+    let text = ran.text();
+    assert!(text.contains("copy: 10 loops\n") && text.contains("9 of 9, "), "{text}");
+    assert!(text.contains("10 loops, best of 3: ") && text.contains(" per loop"), "{text}");
+
+    let report = server.admin_get("/debug/bench/chunk-slice?format=json").json();
+    assert_eq!((report["name"].as_str(), report["size"].as_u64()), (Some("chunk-slice"), Some(65536)));
+    let copy = &report["alternatives"][0];
+    assert_eq!(
+        (copy["name"].as_str(), copy["loops"].as_u64(), copy["repeat"].as_u64()),
+        (Some("copy"), Some(10), Some(3))
+    );
+    let of = |key: &str| copy[key].as_f64().unwrap();
+    assert!(of("best_ns") <= of("median_ns") && of("median_ns") <= of("worst_ns") && of("best_ns") > 0.0);
+    assert!((of("per_element_ns") - of("best_ns") / 65536.0).abs() < 1e-9);
+    assert!(report["age_seconds"].as_f64().unwrap() >= 0.0 && report["build"].is_string() && report["cpu"].is_string());
+
+    let only = post(&server, "/debug/bench/chunk-slice?loops=1&repeat=1&only=borrow&format=json").json();
+    assert_eq!(only["alternatives"].as_array().unwrap().len(), 1);
+    let page = client::request(server.admin, "GET", "/debug/bench", &[("Accept", "text/html")], b"");
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.text().contains("class=bar"), "{}", page.text());
+}
+
+#[test]
+fn what_cannot_be_run_is_told_why() {
+    let server = server().start();
+    assert_eq!(post(&server, "/debug/bench/none").status, 404);
+    assert_eq!(server.admin_get("/debug/bench/none").status, 404);
+    for wrong in ["loops=0", "loops=x", "repeat=0", "repeat=101", "size=0", "size=999999999999", "only=nothing"] {
+        let refused = post(&server, &format!("/debug/bench/chunk-slice?{wrong}"));
+        assert_eq!(refused.status, 422, "{wrong}: {refused:?}");
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+    }
+    assert_eq!(post(&server, "/debug/bench/chunk-slice?format=xml").status, 400);
+    let too_long = post(&server, "/debug/bench/chunk-slice?loops=1000000000&only=copy&format=json");
+    assert_eq!(too_long.status, 422, "{too_long:?}");
+    assert!(too_long.text().contains("a run may take 30 s"), "{too_long:?}");
+    assert_eq!(server.get("/debug/bench").status, 404, "never on the media listener");
+}
+
+#[test]
+fn one_runs_at_a_time() {
+    let server = server().start();
+    let runs: Vec<_> = (0..6)
+        .map(|_| {
+            let admin = server.admin;
+            let target = "/debug/bench/index-insert?repeat=2&format=json";
+            std::thread::spawn(move || client::request(admin, "POST", target, &[], b"").status)
+        })
+        .collect();
+    let statuses: Vec<u16> = runs.into_iter().map(|run| run.join().unwrap()).collect();
+    let count = |status: u16| statuses.iter().filter(|found| **found == status).count();
+    assert!(count(200) >= 1 && count(200) + count(409) == 6, "{statuses:?}");
+    assert!(count(409) >= 1, "{statuses:?}");
+}
+
+#[test]
+fn a_busy_server_refuses() {
+    // No share of the CPU is below 0 percent: the load is measured, and any use of it is too much.
+    let server = Server::builder().argument("--bench-load-max", "0").start();
+    let refused = post(&server, "/debug/bench/empty");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("retry-after").is_some() && refused.text().contains("busy"), "{refused:?}");
+    // What was refused holds no turn.
+    assert_eq!(post(&server, "/debug/bench/empty").status, 503);
+}
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_weir")).arg("bench").args(arguments).output().unwrap()
+}
+
+#[test]
+fn the_command_line_does_the_same() {
+    let list = String::from_utf8(bench(&["--list"]).stdout).unwrap();
+    assert!(list.contains("seek-lookup: ") && list.contains("linear scan | binary search | index"), "{list}");
+    let quick = ["seek-lookup", "-n", "10", "-r", "2", "-s", "6000"];
+    let text = String::from_utf8(bench(&quick).stdout).unwrap();
+    assert!(text.contains("10 loops, best of 2: ") && text.contains("index takes "), "{text}");
+    let unknown = bench(&["none"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("weir bench --list"));
+    assert_eq!(bench(&["chunk-slice", "-r", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_baseline_tells_what_became_slower() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("before.json");
+    let json = bench(&["chunk-slice", "-n", "20", "-r", "2", "-s", "65536", "--json"]).stdout;
+    let mut reports: Value = serde_json::from_slice(&json).unwrap();
+    let against = |reports: &Value| {
+        std::fs::write(&file, reports.to_string()).unwrap();
+        bench(&["chunk-slice", "-n", "20", "-r", "2", "-s", "65536", "--baseline", file.to_str().unwrap()])
+    };
+    let set = |reports: &mut Value, ns: f64| {
+        for figures in reports[0]["alternatives"].as_array_mut().unwrap() {
+            for key in ["best_ns", "median_ns", "worst_ns"] {
+                figures[key] = ns.into();
+            }
+        }
+    };
+    set(&mut reports, 1e12);
+    assert_eq!(against(&reports).status.code(), Some(0), "faster than before");
+    set(&mut reports, 0.001);
+    let slower = against(&reports);
+    assert_eq!(slower.status.code(), Some(1));
+    assert!(String::from_utf8(slower.stderr).unwrap().contains("slower: chunk-slice copy: "));
+    std::fs::write(&file, "no JSON").unwrap();
+    assert_eq!(bench(&["--baseline", file.to_str().unwrap()]).status.code(), Some(2));
+}
