@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-20}
 shift || true
-all=(range conditional query timecode mp4_index mp4_arrival ts_index index_entry)
+all=(range conditional query timecode mp4_index mp4_arrival ts_index index_entry frame)
 targets=("$@")
 [ $# -eq 0 ] && targets=("${all[@]}")
 binaries=()

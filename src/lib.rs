@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod frame;
 pub mod http;
 pub mod ingest;
 pub mod lazy;

@@ -5,7 +5,10 @@
 
 use crate::bench::job::Jobs;
 use crate::config::{self, Config};
+use crate::frame::stills::StillsConfig;
+use crate::frame::{self, Parts};
 use crate::http::admin::{self, AdminService};
+use crate::http::images::Editors;
 use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
 use crate::http::state::Edge;
@@ -99,6 +102,7 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
     let (write_key, generated_key) = components.step("write key", || write_key(&config))?;
     let numbers = Arc::new(NumberFile::open(&config.state_dir).map_err(StartError::Numbers)?);
     let traffic = Arc::new(Traffic::default());
+    let frames = Parts::add(components, stills_config(&config));
     let streams = Arc::new(Streams::new(live_config(&config), Arc::clone(&numbers) as _));
     let edge = Arc::new(Edge {
         library,
@@ -111,8 +115,11 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
         benchmarks: components.add("benchmarks", |_| Ok(Jobs::default())),
         read_pool: Pool::new("read", config.read_threads),
         plan_pool: Pool::new("plan", PLAN_THREADS),
+        editors: Editors::add(components, &frames),
+        frames,
         drain: drain.clone(),
         run_id: run_id()?,
+        limits: limits(&config),
         config,
     });
     let admin_end = CancellationToken::new();
@@ -125,6 +132,9 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
         Ok((recording, cores, admin_thread, start_tcp(&edge, tcp_listeners)?))
     });
     let (recording, cores, admin_thread, ingest_thread) = threads.map_err(StartError::Thread)?;
+    for cores in [&cores, &recording, &admin_thread, &ingest_thread] {
+        edge.metrics.follow(cores.runtimes());
+    }
     Ok(Running {
         media,
         admin,
@@ -216,6 +226,19 @@ fn library_config(config: &Config, components: &Components) -> LibraryConfig {
     }
 }
 
+fn stills_config(config: &Config) -> StillsConfig {
+    StillsConfig {
+        threads: config.frame_threads,
+        queue_max: config.frame_queue_max,
+        cache_bytes: config.frame_cache_bytes.0,
+        limits: frame::Limits {
+            pixels_max: config.frame_pixels_max,
+            bytes_max: config.frame_bytes_max.0,
+            time: config.frame_time.0,
+        },
+    }
+}
+
 fn live_config(config: &Config) -> LiveConfig {
     let us = |span: config::units::Span| i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX);
     LiveConfig {
@@ -285,7 +308,7 @@ fn start_media(edge: &Arc<Edge>, listeners: Listeners, traffic: Arc<Traffic>) ->
         let (shared, peers) = (Arc::clone(edge), Arc::clone(&peers));
         let server = Server {
             service: move |conn| EdgeService::new(Arc::clone(&shared), Arc::clone(&peers), conn),
-            limits: limits(&edge.config),
+            limits: edge.limits,
             traffic: Arc::clone(&traffic),
             drain: edge.drain.clone(),
         };

@@ -9,6 +9,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fuzz_seconds=${WEIR_FUZZ_SECONDS:-10}
 playwright=1.65.1
+gprof2dot=2025.4.14
+prometheus=0.26.0
 hls_js=1.7.4
 shaka=5.2.12
 logs=target/test-logs
@@ -85,6 +87,8 @@ install_tools() {
     command -v curl >/dev/null || packages+=(curl)
     command -v python3 >/dev/null || packages+=(python3)
     python3 -c 'import yaml' 2>/dev/null || packages+=(python3-yaml)
+    command -v go >/dev/null || packages+=(golang-go)
+    python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
     command -v go >/dev/null || packages+=(golang-go)
@@ -104,12 +108,18 @@ install_tools() {
         "${root[@]}" apt-get update -q
         "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
     fi
+    if [ ! -f "target/python/gprof2dot.py" ]; then
+        python3 -m pip install --quiet --target target/python "gprof2dot==$gprof2dot"
+    fi
     local name
     for name in playwright-core hls.js shaka-player; do
         [ -f "target/browser/node_modules/$name/package.json" ] && continue
         npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix target/browser \
             "playwright-core@$playwright" "hls.js@$hls_js" "shaka-player@$shaka"
     done
+    if [ ! -f "target/python/prometheus_client/parser.py" ]; then
+        python3 -m pip install --quiet --disable-pip-version-check --target target/python "prometheus-client==$prometheus"
+    fi
     browser >/dev/null || {
         echo "no working Chromium: set WEIR_CHROMIUM to one"
         return 1
@@ -134,7 +144,7 @@ play_in_browser() {
 
 # Functions are run by `timeout` in a shell of their own.
 export -f browser install_tools fuzz play_in_browser
-export playwright hls_js shaka fuzz_seconds logs
+export playwright gprof2dot hls_js shaka prometheus fuzz_seconds logs
 
 step "tools" 900 bash -euo pipefail -c install_tools
 step "format" 60 cargo fmt --check
@@ -143,6 +153,7 @@ step "lints" 900 cargo clippy --locked --all-targets -- -D warnings
 step "build" 900 cargo test --locked --no-run
 step "unit and integration tests" 900 cargo test --locked --lib --bins --tests -- --test-threads=4
 step "documentation tests" 300 cargo test --locked --doc
+step "call tree: loom, sanitizer" 600 tests/loom/run.sh
 step "fuzz" 600 bash -euo pipefail -c fuzz
 step "instructions" 600 benches/instructions
 step "browser" 180 bash -euo pipefail -c play_in_browser

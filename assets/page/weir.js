@@ -59,6 +59,15 @@ async function jump(article, timecode) {
   say(article, `${found.timecode} is frame ${found.frame}, ${found.time} s`, false);
 }
 
+// A video whose coding Weir does not decode has no poster.
+for (const poster of document.querySelectorAll(".still img")) {
+  const hide = () => poster.classList.add("missing");
+  poster.addEventListener("error", hide);
+  if (poster.complete && poster.naturalWidth === 0) {
+    hide();
+  }
+}
+
 for (const article of document.querySelectorAll("article")) {
   article.querySelector(".still button")?.addEventListener("click", () => play(article)?.play());
   article.querySelector("form")?.addEventListener("submit", (event) => {

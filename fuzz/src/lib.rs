@@ -9,8 +9,28 @@ pub mod media;
 #[path = "../../src/http"]
 pub mod http {
     pub mod conditional;
+    pub mod form;
     pub mod query;
     pub mod range;
+}
+
+/// Still frames, without the queue and the threads around them.
+#[path = "../../src/frame"]
+pub mod frame {
+    pub mod adjust;
+    pub mod colour;
+    pub mod decode;
+    pub mod encode;
+    pub mod enhance;
+    pub mod error;
+    mod h264;
+    mod hevc;
+    pub mod image;
+    pub mod kernel;
+    pub mod planes;
+    pub mod upload;
+
+    pub use error::{FrameError, Limits};
 }
 
 pub mod bounds;

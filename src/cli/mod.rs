@@ -1,8 +1,13 @@
 //! The command line: one file per subcommand. Prints what a person asked for; everything else is logged.
 
+mod adjust;
 mod bench;
 mod demo;
+mod enhance;
+mod frame;
 mod inspect;
+mod picture;
+mod profile;
 mod publish;
 mod serve;
 
@@ -26,6 +31,9 @@ Examples:
   weir serve --library ~/Videos                serve a directory at http://127.0.0.1:8080
   weir publish film.mp4 http://127.0.0.1:8080/live/cam --loop
   weir inspect film.mp4 --timecode 01:09:14:28 where a frame lies in a file
+  weir frame film.mp4 --timecode 01:09:14:28 -o frame.jpg
+                                               that frame as a picture
+  weir profile http://127.0.0.1:9090           where a running server's time goes
   weir bench chunk-slice                       what a chunk costs, on this machine"
 )]
 struct Arguments {
@@ -44,10 +52,18 @@ enum Command {
     Demo(demo::Arguments),
     /// Push a file as a live stream, at its own speed
     Publish(publish::Arguments),
+    /// Print where a running server's time goes
+    Profile(profile::Arguments),
     /// Measure Weir's hot operations on this machine, as python -m timeit does
     Bench(bench::Arguments),
     /// Say what a file contains, or where a moment of it lies
     Inspect(inspect::Arguments),
+    /// Write one frame of a video as a picture
+    Frame(frame::Arguments),
+    /// Change brightness and contrast of an image, or of a frame
+    Adjust(adjust::Arguments),
+    /// Stretch the levels of an image, or of a frame, and sharpen it
+    Enhance(enhance::Arguments),
     /// Name addresses; the server asks it of a child process
     #[command(name = symbols::COMMAND, hide = true)]
     Symbols,
@@ -58,6 +74,7 @@ const USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
     stack::prepare();
+    symbols::offer();
     let components = Components::new(Instant::now());
     let arguments = components.step("arguments", Arguments::parse);
     if arguments.startup_times {
@@ -70,6 +87,10 @@ pub fn main() -> ExitCode {
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments, &components),
+        Command::Frame(arguments) => frame::run(&arguments, &components),
+        Command::Adjust(arguments) => adjust::run(&arguments, &components),
+        Command::Enhance(arguments) => enhance::run(&arguments, &components),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Symbols => match symbols::answer(std::io::stdin(), std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &error),

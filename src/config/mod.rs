@@ -77,6 +77,13 @@ pub struct Config {
     /// Percent.
     pub bench_load_max: u32,
     pub read_threads: usize,
+    pub frame_threads: usize,
+    pub frame_queue_max: usize,
+    pub frame_time: Span,
+    pub frame_bytes_max: ByteSize,
+    pub frame_pixels_max: u64,
+    pub frame_cache_bytes: ByteSize,
+    pub image_bytes_max: ByteSize,
 }
 
 /// What is wrong with a configuration: where it stands and what is allowed.
@@ -141,6 +148,13 @@ impl Default for Config {
             idle_release: Span::from_secs(0),
             bench_load_max: 25,
             read_threads: 8,
+            frame_threads: 2,
+            frame_queue_max: 256,
+            frame_time: Span::from_secs(10),
+            frame_bytes_max: ByteSize(512 << 20),
+            frame_pixels_max: 40_000_000,
+            frame_cache_bytes: ByteSize(64 << 20),
+            image_bytes_max: ByteSize(32 << 20),
         }
     }
 }
@@ -246,6 +260,13 @@ impl Settings {
             idle_release,
             bench_load_max,
             read_threads,
+            frame_threads,
+            frame_queue_max,
+            frame_time,
+            frame_bytes_max,
+            frame_pixels_max,
+            frame_cache_bytes,
+            image_bytes_max,
         );
         config.check()?;
         Ok(config)
@@ -312,6 +333,9 @@ impl Config {
         }
         if !(1..=256).contains(&self.read_threads) {
             return wrong("read_threads", "1 to 256");
+        }
+        if !(1..=256).contains(&self.frame_threads) {
+            return wrong("frame_threads", "1 to 256");
         }
         if !(1 << 10..=1 << 20).contains(&self.head_bytes_max.0) {
             return wrong("head_bytes_max", "1 KiB to 1 MiB");

@@ -158,4 +158,26 @@ pub struct Settings {
     /// Threads that wait for the disk on behalf of viewers [default: 8]
     #[arg(long, env = "WEIR_READ_THREADS", value_name = "N")]
     pub read_threads: Option<usize>,
+    /// Threads that decode still frames and uploaded images [default: 2]
+    #[arg(long, env = "WEIR_FRAME_THREADS", value_name = "N")]
+    pub frame_threads: Option<usize>,
+    /// Pictures that may wait for such a thread; one more is answered 503 [default: 256]
+    #[arg(long, env = "WEIR_FRAME_QUEUE_MAX", value_name = "N")]
+    pub frame_queue_max: Option<usize>,
+    /// How long the decoding of one frame may take; longer is answered 503 [default: 10 s]
+    #[arg(long, env = "WEIR_FRAME_TIME", value_name = "TIME")]
+    pub frame_time: Option<Span>,
+    /// Memory for the decoding of one frame, and coded bytes that are read for it; more is answered 422
+    /// [default: 512 MiB]
+    #[arg(long, env = "WEIR_FRAME_BYTES_MAX", value_name = "SIZE")]
+    pub frame_bytes_max: Option<ByteSize>,
+    /// Pixels of a picture or an uploaded image at most; more is answered 422 [default: 40000000]
+    #[arg(long, env = "WEIR_FRAME_PIXELS_MAX", value_name = "N")]
+    pub frame_pixels_max: Option<u64>,
+    /// Memory for still frames that were made before [default: 64 MiB]
+    #[arg(long, env = "WEIR_FRAME_CACHE_BYTES", value_name = "SIZE")]
+    pub frame_cache_bytes: Option<ByteSize>,
+    /// Size of an image sent to /adjust or /enhance at most; more is answered 413 [default: 32 MiB]
+    #[arg(long, env = "WEIR_IMAGE_BYTES_MAX", value_name = "SIZE")]
+    pub image_bytes_max: Option<ByteSize>,
 }

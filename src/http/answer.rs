@@ -9,6 +9,7 @@ use super::query::Query;
 use super::state::Edge;
 use super::timing::Timing;
 use crate::net::Conn;
+use crate::profile::{Stage, span};
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
@@ -117,6 +118,7 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 
 /// An answer of JSON.
 pub fn json(value: &serde_json::Value, cache: &'static str) -> Answer {
+    let _span = span!(Stage::Render.name());
     let mut text = value.to_string();
     text.push('\n');
     Ok(text_of(text, "application/json", cache))

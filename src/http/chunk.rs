@@ -14,6 +14,7 @@ use crate::store::MappedFile;
 use http::HeaderValue;
 use http::header::{CONTENT_LOCATION, HeaderName};
 use serde_json::{Value, json};
+use std::borrow::Borrow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -81,7 +82,7 @@ pub async fn chunk(call: &Call) -> Answer {
 pub async fn seek(call: &Call) -> Answer {
     let video = videos::find(call)?;
     let query = Query::parse(call.uri.query())?;
-    let position = start(&query, &["timecode", "time", "frame"])?.position()?.1;
+    let (_, position) = moment(&query)?;
     let file = videos::open(call, &video).await?;
     let seek = resolve(call, &video, &file, position).span(site!(Stage::Resolve.name())).await?;
     json(&seek_json(video.id(), &seek), "no-cache")
@@ -95,6 +96,12 @@ impl Start {
             Self::Offset(_) => Err(Problem::bad_request("as=fmp4 begins at a moment: timecode, time or frame")),
         }
     }
+}
+
+/// The moment that a query names, and how it was written.
+pub fn moment(query: &Query<'_>) -> Result<(String, Position), Problem> {
+    let start = start(query, &["timecode", "time", "frame"])?;
+    start.position().map(|(asked, position)| (asked.to_owned(), position))
 }
 
 /// Exactly one of `names`, checked as far as that goes without the video.
@@ -137,16 +144,15 @@ pub async fn resolve(
     found.map_err(seek_problem)
 }
 
-pub fn seek_problem(error: SeekError) -> Problem {
+pub fn seek_problem(error: impl Borrow<SeekError>) -> Problem {
+    let error = error.borrow();
+    let text = error.to_string();
     match error {
-        SeekError::Invalid(text) => Problem::bad_request(text),
-        SeekError::Outside { what, first, last } => {
-            Problem::outside(format!("{what}; this video has {first} to {last}"), first, last)
-        }
-        SeekError::Unanswerable(text) => Problem::unprocessable(text),
-        SeekError::Unsupported(text) => Problem::not_implemented(text),
-        SeekError::Damaged(text) => Problem::unprocessable(format!("the media is damaged: {text}")),
-        SeekError::Io(error) => videos::io_problem(&error),
+        SeekError::Invalid(_) => Problem::bad_request(text),
+        SeekError::Outside { first, last, .. } => Problem::outside(text, first.as_str(), last.as_str()),
+        SeekError::Unanswerable(_) | SeekError::Damaged(_) => Problem::unprocessable(text),
+        SeekError::Unsupported(_) => Problem::not_implemented(text),
+        SeekError::Io(error) => videos::io_problem(error),
     }
 }
 

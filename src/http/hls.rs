@@ -11,6 +11,7 @@ use super::query::Query;
 use super::range::{self, Resolved};
 use crate::live::segments::Progress;
 use crate::live::{Form, Resource, Stream};
+use crate::net::Wait;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     RANGE, VARY,
@@ -75,7 +76,7 @@ pub async fn playlist(call: &Call) -> Answer {
     // A playlist without a segment plays nowhere.
     let there =
         |at: &Progress| at.ended || at.whole > 0 && asked.segment.is_none_or(|segment| at.has(segment, asked.part));
-    wait(&stream, there).await?;
+    call.conn.while_waiting(Wait::Part, wait(&stream, there)).await?;
     let form = Form { delta: asked.delta, gzip: takes_gzip(&call.headers) };
     let playlist = stream.playlist(|| readable_from(call, &stream));
     let text = playlist.text(form, &call.edge.metrics.playlists_rendered);
@@ -94,7 +95,7 @@ pub async fn playlist(call: &Call) -> Answer {
 /// `GET /live/{name}/master.m3u8`
 pub async fn master(call: &Call) -> Answer {
     let stream = live::find(call)?;
-    wait(&stream, |at| at.ended || at.whole > 0).await?;
+    call.conn.while_waiting(Wait::Part, wait(&stream, |at| at.ended || at.whole > 0)).await?;
     let mut response = text_of(stream.master_playlist(), PLAYLIST, "");
     let seconds = stream.targets().duration_seconds() / 2;
     response.headers_mut().insert(CACHE_CONTROL, max_age(seconds.max(1))?);
@@ -155,7 +156,7 @@ pub async fn media(call: &Call) -> Answer {
     let name = call.uri.path().rsplit('/').next().unwrap_or_default();
     let resource = Resource::parse(name).ok_or_else(missing)?;
     if let Resource::Part { segment, part, .. } = resource {
-        await_part(&stream, segment, part).await?;
+        call.conn.while_waiting(Wait::Part, await_part(&stream, segment, part)).await?;
     }
     let init = stream.segments(|segments| segments.init_of(&resource).cloned()).ok_or_else(missing)?;
     if let Resource::Init(_) = resource {

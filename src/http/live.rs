@@ -10,7 +10,8 @@ use crate::ingest::Intake;
 use crate::live::{Init, PublishError, State, Status, Stream, streams};
 use crate::media::index::Track;
 use crate::media::mp4::arrival::Wrong;
-use crate::net::Conn;
+use crate::net::{Conn, Wait};
+use crate::profile::{SpanExt, Stage, site, spawned};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// How far back `at` may reach, in seconds.
-const BACK_SECONDS_MAX: f64 = 7.0 * 86_400.0;
+pub(super) const BACK_SECONDS_MAX: f64 = 7.0 * 86_400.0;
 
 /// `GET /live`
 pub fn list(call: &Call) -> Answer {
@@ -71,7 +72,7 @@ pub async fn publish(call: Call) -> Answer {
 /// Receives in a task of its own: a publisher that closes right behind its last byte cancels the request, and what it
 /// sent in time must still be read.
 pub(super) async fn undisturbed(conn: Arc<Conn>, receiving: impl Future<Output = Answer> + Send + 'static) -> Answer {
-    let received = tokio::spawn(receiving).await;
+    let received = tokio::spawn(spawned(site!("publish"), receiving)).await;
     let answer = received.unwrap_or_else(|_| Err(Problem::unavailable("the publication was given up", 1)));
     if answer.is_err() {
         conn.linger();
@@ -95,7 +96,8 @@ async fn receive(mut call: Call) -> Answer {
 /// The next bytes of a publisher's body, as they came. `None`: the publisher is done.
 pub(super) async fn next(call: &mut Call) -> Result<Option<Bytes>, Problem> {
     let stall = call.edge.config.stall_limit.0;
-    let Ok(frame) = tokio::time::timeout(stall, call.body.frame()).await else {
+    let arriving = tokio::time::timeout(stall, call.body.frame()).span(site!(Stage::Receive.name()));
+    let Ok(frame) = call.conn.while_waiting(Wait::Bytes, arriving).await else {
         return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
     };
     match frame {

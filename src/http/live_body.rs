@@ -3,7 +3,8 @@
 
 use crate::live::Next;
 use crate::live::{Cursor, Part};
-use crate::net::Conn;
+use crate::net::{Conn, Wait};
+use crate::profile::{Stage, span};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::io;
@@ -33,6 +34,12 @@ impl LiveBody {
 
     /// The next thing of the stream. When all that there was has been sent, what comes is left to collect for a while.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let polled = self.poll_merged(cx);
+        self.conn.waits(if polled.is_pending() { Wait::Part } else { Wait::Core });
+        polled
+    }
+
+    fn poll_merged(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
@@ -62,6 +69,7 @@ impl Body for LiveBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
+        let _span = span!(Stage::Send.name());
         loop {
             if this.ended {
                 return Poll::Ready(None);

@@ -8,7 +8,7 @@ use super::live_range::{self, Readable, Resolved};
 use super::problem::Problem;
 use super::state::Edge;
 use crate::live::{Located, Part, Reader, Stream};
-use crate::net::Conn;
+use crate::net::{Conn, Wait};
 use crate::record::Span;
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
@@ -182,7 +182,11 @@ impl http_body::Body for FileBody {
             }
             this.part = None;
             if let Some(reading) = &mut this.reading {
-                let read = ready!(reading.as_mut().poll(cx));
+                let Poll::Ready(read) = reading.as_mut().poll(cx) else {
+                    this.conn.waits(Wait::Job);
+                    return Poll::Pending;
+                };
+                this.conn.waits(Wait::Core);
                 this.reading = None;
                 // Deleted, or it was never recorded: the connection is cut, so that nobody takes this for the end.
                 let gone = || io::Error::new(io::ErrorKind::NotFound, "these bytes of the stream are gone");
@@ -191,7 +195,9 @@ impl http_body::Body for FileBody {
                     None => Poll::Ready(Some(Err(gone()))),
                 };
             }
-            match ready!(this.reader.poll_at(this.left.start, cx)) {
+            let polled = this.reader.poll_at(this.left.start, cx);
+            this.conn.waits(if polled.is_pending() { Wait::Part } else { Wait::Core });
+            match ready!(polled) {
                 Some(Located::Part(part)) => {
                     let (next, skip) = buffer_at(&part, this.left.start - part.offset);
                     this.part = Some((part, next, skip));

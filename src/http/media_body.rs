@@ -6,7 +6,8 @@
 //! viewers of hot data never.
 
 use crate::media::slices::Piece;
-use crate::net::Conn;
+use crate::net::{Conn, Wait};
+use crate::observe::latency;
 use crate::profile::{Profiled, SpanExt, Stage, site, span};
 use crate::store::pool::Running;
 use crate::store::residency::WINDOW_BYTES;
@@ -19,6 +20,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 /// Gives a body its pieces, some at a time.
 pub trait Pieces: Send {
@@ -54,7 +56,7 @@ pub struct MediaBody {
     /// Up to here `current` was found resident.
     resident_to: u64,
     populate: Option<Profiled<Running<io::Result<()>>>>,
-    locate: Option<Running<io::Result<VecDeque<Piece>>>>,
+    locate: Option<Profiled<Running<io::Result<VecDeque<Piece>>>>>,
     /// Bytes that are still promised by Content-Length.
     left: u64,
 }
@@ -92,7 +94,11 @@ impl MediaBody {
             }
         }
         if let Some(job) = &mut self.populate {
-            let done = ready!(Pin::new(job).poll(cx));
+            let Poll::Ready(done) = Pin::new(job).poll(cx) else {
+                self.conn.waits(Wait::Pages);
+                return Poll::Pending;
+            };
+            self.conn.waits(Wait::Core);
             self.populate = None;
             done.map_err(io::Error::other)??;
             self.resident_to = window.end;
@@ -102,7 +108,13 @@ impl MediaBody {
 
     fn start_populate(&self, window: Range<u64>) -> Profiled<Running<io::Result<()>>> {
         let file = Arc::clone(&self.file);
-        self.pool.run(move || file.populate(&window)).span(site!(Stage::Resident.name()))
+        let began = Instant::now();
+        let populate = move || {
+            let done = file.populate(&window);
+            latency::observe(Stage::Resident, began.elapsed());
+            done
+        };
+        self.pool.run(populate).span(site!(Stage::Resident.name()))
     }
 
     /// Reads the next window in while this one is sent.
@@ -134,14 +146,18 @@ impl MediaBody {
                 return Poll::Ready(Ok(Some(piece)));
             }
             if let Some(job) = &mut self.locate {
-                let found = ready!(Pin::new(job).poll(cx));
+                let Poll::Ready(found) = Pin::new(job).poll(cx) else {
+                    self.conn.waits(Wait::Job);
+                    return Poll::Pending;
+                };
+                self.conn.waits(Wait::Core);
                 self.locate = None;
                 self.queue = found.map_err(io::Error::other).flatten()?;
                 continue;
             }
             match self.pieces.as_mut().map(|pieces| pieces.next(&self.pool)) {
                 Some(Next::Pieces(pieces)) => self.queue = pieces,
-                Some(Next::Job(job)) => self.locate = Some(job),
+                Some(Next::Job(job)) => self.locate = Some(job.span(site!(Stage::Slice.name()))),
                 Some(Next::End) | None => return Poll::Ready(Ok(None)),
             }
         }

@@ -11,11 +11,15 @@ pub mod conditional;
 pub mod cors;
 pub mod credentials;
 pub mod fmp4;
+pub mod form;
+pub mod frame;
 pub mod hls;
 pub mod id;
+pub mod images;
 pub mod live;
 pub mod live_body;
 pub mod live_file;
+pub mod live_frame;
 pub mod live_range;
 pub mod live_track;
 pub mod media_body;
@@ -39,6 +43,7 @@ use problem::Problem;
 
 const READ: &str = "GET, HEAD, OPTIONS";
 const PUBLISH: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
+const EDIT: &str = "POST, OPTIONS";
 const TRACK: &str = "PUT, POST, DELETE, OPTIONS";
 const READ_WRITE: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
@@ -61,12 +66,18 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::Chunk if read => Box::pin(chunk::chunk(&call)).await,
         Route::Seek if read => Box::pin(chunk::seek(&call)).await,
         Route::Upload if read => Box::pin(upload::missing(&call)).await,
+        Route::Frame if read => Box::pin(frame::frame(&call)).await,
+        Route::Storyboard if read => Box::pin(frame::storyboard(&call)).await,
+        Route::Adjust if method == Method::POST => Box::pin(images::adjusted(call)).await,
+        Route::Enhance if method == Method::POST => Box::pin(images::enhanced(call)).await,
+        Route::Adjust | Route::Enhance => other_method(&method, EDIT),
         Route::Live if read => live::list(&call),
         Route::LiveStream if method == Method::PUT || method == Method::POST => Box::pin(live::publish(call)).await,
         Route::LiveStream if method == Method::DELETE => Box::pin(live::end(&call)).await,
         Route::LiveStream if read => live::one(&call),
         Route::LiveBody if read => live::stream(&call),
         Route::LiveFile if read => live_file::file(&call),
+        Route::LiveFrame if read => Box::pin(live_frame::frame(&call)).await,
         Route::LivePlaylist if read => hls::playlist(&call).await,
         Route::LiveMaster if read => hls::master(&call).await,
         Route::LiveMedia if read => hls::media(&call).await,

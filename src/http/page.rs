@@ -8,6 +8,7 @@ use super::videos::version;
 use crate::library::{IndexState, Video};
 use crate::live::{Init, State, Stream};
 use crate::media::index::{Summary, TrackKind};
+use crate::profile::{Stage, span};
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderValue, Response};
 use std::fmt::Write;
@@ -20,6 +21,7 @@ const SHOWN_MAX: usize = 500;
 
 /// `GET /`
 pub fn index(call: &Call) -> Answer {
+    let _span = span!(Stage::Render.name());
     let catalogue = call.edge.library.catalogue();
     let mut videos = String::new();
     for stream in call.edge.streams.list() {
@@ -85,7 +87,8 @@ fn article(page: &mut String, video: &Video) -> std::fmt::Result {
     let version = version(video);
     writeln!(page, "<article data-file=\"{base}/file?v={version}\" data-seek=\"{base}/seek\">")?;
     let inside = if playable { "<button type=\"button\">Play</button>" } else { "" };
-    writeln!(page, "<div class=\"still\">{inside}</div>\n<div class=\"about\">\n<h2>{name}</h2>\n<dl>")?;
+    let poster = summary.and_then(|summary| poster(&base, version, summary)).unwrap_or_default();
+    writeln!(page, "<div class=\"still\">{poster}{inside}</div>\n<div class=\"about\">\n<h2>{name}</h2>\n<dl>")?;
     if let Some(duration) = summary.and_then(|s| s.duration) {
         row(page, "Duration", &clock(&duration.to_string()))?;
     }
@@ -108,6 +111,17 @@ fn article(page: &mut String, video: &Video) -> std::fmt::Result {
         )?;
     }
     writeln!(page, "</div>\n</article>")
+}
+
+/// A picture from a tenth into the video: first frames are often black. Asked for when it comes into view; nothing is
+/// shown where there is none to be had.
+fn poster(base: &str, version: &str, summary: &Summary) -> Option<String> {
+    let frames = summary.tracks.iter().find(|t| t.kind == TrackKind::Video)?.frames;
+    let frame = frames.checked_sub(1)? / 10;
+    Some(format!(
+        "<img src=\"{base}/frame.jpg?frame={frame}&amp;width=480&amp;v={version}\" alt=\"\" loading=\"lazy\" \
+         decoding=\"async\">"
+    ))
 }
 
 fn row(page: &mut String, term: &str, value: &str) -> std::fmt::Result {

@@ -69,21 +69,35 @@ impl<'a> Query<'a> {
         if raw.len() > QUERY_BYTES_MAX {
             return Err(QueryError::TooLong { bytes: raw.len() });
         }
-        let mut parameters: Vec<(Cow<str>, Cow<str>)> = Vec::new();
+        let mut query = Self::default();
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-            if parameters.len() == PARAMETERS_MAX {
-                return Err(QueryError::TooMany);
-            }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name, name)?;
             let value = decode(value, &name)?;
-            let known = parameters.iter().any(|(known, _)| *known == name);
-            if known && !repeated.contains(&&*name) {
-                return Err(QueryError::Duplicate { name: shown(&name) });
-            }
-            parameters.push((name, value));
+            query.push(name, value, repeated)?;
         }
-        Ok(Self { parameters })
+        Ok(query)
+    }
+
+    /// Parameters that came otherwise than in a URL, as the fields of a form.
+    pub fn of(parameters: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Result<Self, QueryError> {
+        let mut query = Self::default();
+        for (name, value) in parameters {
+            query.push(name, value, &[])?;
+        }
+        Ok(query)
+    }
+
+    fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>, repeated: &[&str]) -> Result<(), QueryError> {
+        if self.parameters.len() == PARAMETERS_MAX {
+            return Err(QueryError::TooMany);
+        }
+        let known = self.parameters.iter().any(|(known, _)| *known == name);
+        if known && !repeated.contains(&&*name) {
+            return Err(QueryError::Duplicate { name: shown(&name) });
+        }
+        self.parameters.push((name, value));
+        Ok(())
     }
 
     /// The decoded value, which may be empty.

@@ -13,7 +13,7 @@ use super::state::Edge;
 use super::timing::Timing;
 use crate::net::Conn;
 use crate::observe::metrics::Route;
-use crate::profile::{Stage, profiled, span};
+use crate::profile::{Call as SpanCall, Stage, span};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -24,7 +24,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// Target of the request log, so that it can be silenced alone: `WEIR_LOG=info,weir::request=off`.
@@ -102,11 +102,16 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
         let problem = self.refuse(&request);
         let (edge, conn) = (Arc::clone(&self.edge), Arc::clone(&self.conn));
         let route = entry.route;
+        self.conn.serves(route as u8, route.stream_of(request.uri().path()));
         drop(span);
         let answering = async move {
             let has_body = !request.body().is_end_stream();
             let (preflight, head) = (request.method() == Method::OPTIONS, request.method() == Method::HEAD);
-            let takes_body = request.method() == Method::PUT && entry.route == Route::Video;
+            let takes_body = match entry.route {
+                Route::Video => request.method() == Method::PUT,
+                Route::Adjust | Route::Enhance => request.method() == Method::POST,
+                _ => false,
+            };
             let timing = Timing::new(edge.config.server_timing);
             let mut response = match problem {
                 Some(problem) => refused(problem),
@@ -124,9 +129,9 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
             entry.describe(&mut response, preflight, &timing);
             // hyper asks such a body for nothing.
             entry.finished = head || response.body().is_end_stream();
-            Ok(response.map(|inner| Logged { inner, entry }))
+            response.map(|inner| Logged { inner, entry, span: None })
         };
-        Box::pin(profiled(route.site(), answering))
+        Box::pin(Answering { inner: answering, span: Some(SpanCall::new(route.site(), None)) })
     }
 }
 
@@ -188,8 +193,8 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let took_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.edge.metrics.count_request(self.route, self.status.as_u16(), took_us);
+        let took = self.started.elapsed();
+        self.edge.metrics.count_request(self.route, self.status.as_u16(), took);
         let Some((method, uri, peer)) = &self.line else { return };
         let query = uri.query().map(|query| without_key(shortened(query)));
         tracing::info!(
@@ -201,7 +206,7 @@ impl Drop for Entry {
             query = query.as_deref(),
             status = self.status.as_u16(),
             bytes = self.sent_bytes,
-            us = took_us,
+            us = took.as_micros() as u64,
             complete = self.finished,
             "request"
         );
@@ -225,11 +230,43 @@ fn without_key(query: &str) -> String {
 }
 
 pin_project_lite::pin_project! {
+    /// The making of an answer: the beginning of a span that ends with the last byte of its body.
+    struct Answering<F> {
+        #[pin]
+        inner: F,
+        span: Option<SpanCall>,
+    }
+}
+
+impl<F: Future<Output = Response<Logged>>> Future for Answering<F> {
+    type Output = Result<Response<Logged>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let inner = this.inner;
+        let answered = in_span(this.span, || {
+            let answered = inner.poll(cx);
+            let done = matches!(&answered, Poll::Ready(response) if response.body().entry.finished);
+            (answered, done)
+        });
+        answered.map(|response| Ok(response.map(|body| Logged { span: this.span.take(), ..body })))
+    }
+}
+
+fn in_span<T>(span: &mut Option<SpanCall>, work: impl FnOnce() -> (T, bool)) -> T {
+    match span {
+        Some(span) => span.poll(work),
+        None => work().0,
+    }
+}
+
+pin_project_lite::pin_project! {
     /// A body that ends its request's log line.
     pub struct Logged {
         #[pin]
         inner: Body,
         entry: Entry,
+        span: Option<SpanCall>,
     }
 }
 
@@ -239,16 +276,21 @@ impl http_body::Body for Logged {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let mut this = self.project();
-        let frame = ready!(this.inner.as_mut().poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                this.entry.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.entry.finished = this.inner.is_end_stream();
+        in_span(this.span, || {
+            let frame = this.inner.as_mut().poll_frame(cx);
+            match &frame {
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.entry.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    this.entry.finished = this.inner.is_end_stream();
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::info!(target: REQUEST_LOG, %error, "cut a response short");
+                }
+                Poll::Ready(None) => this.entry.finished = true,
+                Poll::Pending => {}
             }
-            Some(Err(error)) => tracing::info!(target: REQUEST_LOG, %error, "cut a response short"),
-            None => this.entry.finished = true,
-        }
-        Poll::Ready(frame)
+            (frame, this.entry.finished)
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,7 @@
-//! Where an answer's time went, for its `Server-Timing` header (W3C Server Timing). Off, it is a null pointer that each
-//! stage looks at once; no clock is read.
+//! Where an answer's time went, for its `Server-Timing` header (W3C Server Timing). The histograms of
+//! `/metrics` are fed here, too; without the header that is all that is done.
 
+use crate::observe::latency;
 use crate::profile::Stage;
 use http::HeaderValue;
 use std::fmt::Write;
@@ -20,9 +21,9 @@ impl Timing {
         Self(on.then(|| Arc::new([const { AtomicU64::new(UNUSED) }; Stage::ALL.len()])))
     }
 
-    /// Counts the time until the result is dropped.
+    /// Counts the time until the result is dropped, here and in the histogram of the stage.
     pub fn stage(&self, stage: Stage) -> Running<'_> {
-        Running(self.0.as_deref().map(|stages| (&stages[stage as usize], Instant::now())))
+        Running { of_request: self.0.as_deref().map(|stages| &stages[stage as usize]), stage, since: Instant::now() }
     }
 
     /// `lookup;dur=0.002, open;dur=0.031, total;dur=0.050`, in milliseconds.
@@ -41,15 +42,21 @@ impl Timing {
 }
 
 /// A stage that is being timed.
-pub struct Running<'a>(Option<(&'a AtomicU64, Instant)>);
+pub struct Running<'a> {
+    of_request: Option<&'a AtomicU64>,
+    stage: Stage,
+    since: Instant,
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if let Some((ns, since)) = &self.0 {
+        let took = self.since.elapsed();
+        latency::observe(self.stage, took);
+        if let Some(ns) = self.of_request {
             // A stage that is passed twice is told as one.
             let before = ns.load(Relaxed);
             let before = if before == UNUSED { 0 } else { before };
-            let took = u64::try_from(since.elapsed().as_nanos()).unwrap_or(UNUSED - 1);
+            let took = u64::try_from(took.as_nanos()).unwrap_or(UNUSED - 1);
             ns.store(before.saturating_add(took).min(UNUSED - 1), Relaxed);
         }
     }

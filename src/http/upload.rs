@@ -9,7 +9,9 @@ use super::id;
 use super::problem::Problem;
 use super::range::PartialPut;
 use super::videos;
-use crate::library::{Condition, DeleteError, PartOutcome, Stored, UploadError, Video};
+use crate::library::{Condition, DeleteError, PartOutcome, Stored, Upload, UploadError, Video};
+use crate::net::{Conn, Wait};
+use crate::profile::{SpanExt, Stage, site};
 use bytes::Bytes;
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION,
@@ -44,7 +46,7 @@ pub async fn put(mut call: Call) -> Answer {
     match ranges[..] {
         [] => {
             let upload = call.edge.library.begin_upload(&id, length, condition).await.map_err(upload_problem)?;
-            whole(upload, &mut call.body, stall).await
+            whole(upload, &mut call.body, &call.conn, stall).await
         }
         [range] => {
             let range = PartialPut::parse(range.as_bytes())?;
@@ -54,11 +56,11 @@ pub async fn put(mut call: Call) -> Answer {
     }
 }
 
-async fn whole(mut upload: crate::library::Upload, body: &mut Incoming, stall: Duration) -> Answer {
-    while let Some(bytes) = next(body, stall).await? {
-        upload.write(bytes).await.map_err(upload_problem)?;
+async fn whole(mut upload: Upload, body: &mut Incoming, conn: &Conn, stall: Duration) -> Answer {
+    while let Some(bytes) = next(body, conn, stall).await? {
+        upload.write(bytes).span(site!(Stage::Upload.name())).await.map_err(upload_problem)?;
     }
-    match upload.finish().await.map_err(upload_problem)? {
+    match upload.finish().span(site!("publish_upload")).await.map_err(upload_problem)? {
         Stored::Created(video) => stored(StatusCode::CREATED, &video),
         Stored::Replaced(video) => stored(StatusCode::OK, &video),
     }
@@ -82,8 +84,8 @@ async fn part(
     let (start, last) = (range.range.start, range.range.end - 1);
     let opened = call.edge.library.write_part(id, start, last, range.total, condition).await;
     let mut part = opened.map_err(upload_problem)?;
-    while let Some(bytes) = next(&mut call.body, stall).await? {
-        part.write(bytes).await.map_err(upload_problem)?;
+    while let Some(bytes) = next(&mut call.body, &call.conn, stall).await? {
+        part.write(bytes).span(site!(Stage::Upload.name())).await.map_err(upload_problem)?;
     }
     match part.finish().await.map_err(upload_problem)? {
         PartOutcome::Accepted { missing } => {
@@ -99,9 +101,10 @@ async fn part(
 }
 
 /// The next bytes of a body, as they came.
-async fn next(body: &mut Incoming, stall: Duration) -> Result<Option<Bytes>, Problem> {
+pub(super) async fn next(body: &mut Incoming, conn: &Conn, stall: Duration) -> Result<Option<Bytes>, Problem> {
     loop {
-        let Ok(frame) = tokio::time::timeout(stall, body.frame()).await else {
+        let arriving = tokio::time::timeout(stall, body.frame()).span(site!(Stage::Receive.name()));
+        let Ok(frame) = conn.while_waiting(Wait::Bytes, arriving).await else {
             let detail = format!("no byte of the body came for {} s", stall.as_secs());
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
         };

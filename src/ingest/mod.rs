@@ -8,6 +8,7 @@ pub mod tracks;
 
 use crate::live::{Arrival, Arrived, Publication, PublishError, Streams};
 use crate::net::Traffic;
+use crate::profile::{Stage, span};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +38,10 @@ impl<'a> Intake<'a> {
     /// nothing.
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), PublishError> {
         let received = bytes.len() as u64;
-        let pushed = self.arrival.push(bytes, &mut self.arrived);
+        let pushed = {
+            let _span = span!(Stage::Parse.name());
+            self.arrival.push(bytes, &mut self.arrived)
+        };
         let copied = self.arrival.copied_bytes();
         self.traffic.copied.fetch_add(copied - self.copied_bytes, Relaxed);
         self.copied_bytes = copied;
@@ -60,6 +64,7 @@ impl<'a> Intake<'a> {
     fn append(&mut self) -> Result<(), PublishError> {
         let Some(publication) = &mut self.publication else { return Ok(()) };
         for event in self.arrived.drain(..) {
+            let _span = span!(Stage::Append.name());
             self.traffic.copied.fetch_add(publication.take(event)?, Relaxed);
         }
         Ok(())

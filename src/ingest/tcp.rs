@@ -7,6 +7,7 @@ use super::Intake;
 use crate::library::WriteKey;
 use crate::live::{PublishError, Streams, streams};
 use crate::net::Traffic;
+use crate::profile::{SpanExt, Stage, site, spawned};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::net::SocketAddr;
@@ -85,10 +86,11 @@ pub async fn serve(ingest: Arc<Ingest>, listener: Listener) -> io::Result<()> {
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let (ingest, stream) = (Arc::clone(&ingest), listener.stream.clone());
-        tokio::spawn(async move {
+        let publishing = async move {
             publish(&ingest, connection, peer, stream).await;
             drop(slot);
-        });
+        };
+        tokio::spawn(spawned(site!("publish"), publishing));
     }
 }
 
@@ -128,7 +130,7 @@ async fn receive(
     intake.push(reader.rest()).await?;
     let stall = ingest.stall_limit;
     loop {
-        let read = tokio::time::timeout(stall, reader.read(connection)).await;
+        let read = tokio::time::timeout(stall, reader.read(connection)).span(site!(Stage::Receive.name())).await;
         let bytes = read.map_err(|_| Refusal::Silent(stall))??;
         if bytes.is_empty() {
             return Ok(intake.leave().await?);

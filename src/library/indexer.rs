@@ -8,6 +8,7 @@ use super::open::{Inner, Library};
 use super::video::{FlightOutcome, Known, NoIndex, Video, lock};
 use crate::media::ReadAt;
 use crate::media::index::{BuildError, Index};
+use crate::profile::{Stage, span};
 use bytes::Bytes;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,6 +58,9 @@ pub(super) struct Indexing {
     progress: watch::Sender<Progress>,
     /// Requests that build right now.
     requests: AtomicUsize,
+    /// Requests that found their index open, and that did not.
+    hits: AtomicU64,
+    misses: AtomicU64,
     parsed: AtomicU64,
     started: AtomicBool,
     poke: Arc<Poke>,
@@ -82,6 +86,8 @@ impl Indexing {
         Self {
             progress: watch::Sender::new(Progress::default()),
             requests: AtomicUsize::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             parsed: AtomicU64::new(0),
             started: AtomicBool::new(false),
             poke: Arc::new(Poke::default()),
@@ -103,7 +109,23 @@ impl Indexing {
     }
 }
 
+/// The indexes that are open, and how often the one that was asked for was among them.
+#[derive(Clone, Copy, Debug)]
+pub struct Indexes {
+    pub open: usize,
+    pub bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
+}
+
 impl Library {
+    /// Figures of the open indexes.
+    pub fn indexes(&self) -> Indexes {
+        let (open, bytes) = self.inner.indexes.held();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Indexes { open, bytes, hits: count(&self.inner.indexing.hits), misses: count(&self.inner.indexing.misses) }
+    }
+
     /// The index of a video: open, cached, or built now. Concurrent calls share one build, and it goes on when the
     /// caller that started it goes away.
     pub async fn index(&self, video: &Arc<Video>) -> Result<Arc<Index>, IndexError> {
@@ -117,8 +139,10 @@ impl Library {
         payer: impl FnOnce() -> String,
     ) -> Result<Arc<Index>, IndexError> {
         if let Some(index) = self.inner.opened_index(video) {
+            self.inner.indexing.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(index);
         }
+        self.inner.indexing.misses.fetch_add(1, Ordering::Relaxed);
         if let Some(Known::None(reason)) = video.known.get() {
             return Err(reason.clone().into());
         }
@@ -207,6 +231,7 @@ impl Inner {
     }
 
     fn parse(&self, video: &Arc<Video>) -> Result<Vec<u8>, IndexError> {
+        let _span = span!(Stage::Index.name());
         let file = video.open_file().map_err(|error| IndexError::Io(Arc::new(io::Error::other(error))))?;
         self.indexing.parsed.fetch_add(1, Ordering::Relaxed);
         let parsed = catch_unwind(AssertUnwindSafe(|| (self.parser)(&*file)));

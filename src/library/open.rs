@@ -12,6 +12,7 @@ use super::{hidden::Hidden, parts::Parts};
 use crate::lazy::Tally;
 use crate::media::index::Index;
 use crate::store::Pool;
+use crate::store::pool::Load;
 use arc_swap::{ArcSwap, Guard};
 use std::io;
 use std::path::PathBuf;
@@ -118,6 +119,11 @@ pub(super) struct Inner {
 }
 
 impl Library {
+    /// What its pools do: opening files, indexing, writing.
+    pub fn pools(&self) -> [Load; 3] {
+        [&self.inner.opener.pool, &self.inner.index_pool, &self.inner.write_pool].map(Pool::load)
+    }
+
     /// Lists the library, takes up the uploads that were open, and starts to watch. Blocks; for the start of a server.
     pub fn open(config: LibraryConfig) -> Result<Self, OpenError> {
         let root = Root::open(&config.library);

@@ -73,6 +73,12 @@ impl Shelf {
         self.clock.load(Ordering::Relaxed)
     }
 
+    /// How many slots are filled, and with how much.
+    pub(super) fn held(&self) -> (usize, u64) {
+        let held = lock(&self.held);
+        (held.len(), held.iter().fold(0, |sum, h| sum.saturating_add(h.bytes)))
+    }
+
     /// Notes that the video's slot was filled, and lets others go when that is too much. The new one always stays.
     pub(super) fn add(&self, video: &Arc<Video>, bytes: u64) {
         self.clock.fetch_add(1, Ordering::Relaxed);

@@ -8,6 +8,7 @@
 pub mod arrival;
 pub mod cursor;
 pub mod follow;
+pub mod group;
 mod hls;
 mod master;
 pub mod memory;
@@ -26,6 +27,7 @@ pub mod window;
 pub use arrival::{Arrival, Arrived, Init};
 pub use cursor::{Cursor, Next};
 pub use follow::{Followed, Follower, Reader};
+pub use group::Group;
 pub use meter::Rates;
 pub use playlist::{Form, Playlist};
 pub use publication::Publication;

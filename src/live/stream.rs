@@ -14,6 +14,8 @@ use super::segments::{Appended, Progress, Segments};
 use super::streams::LiveConfig;
 use super::window::{Bounds, Located, Part, Window};
 use crate::media::mp4::arrival::ArrivalError;
+use crate::observe::latency;
+use crate::profile::{Stage, span};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -287,6 +289,7 @@ impl Inner {
     }
 
     fn append(&mut self, piece: Piece, init: Arc<Init>, bounds: Bounds) {
+        let _timed = latency::stage(Stage::Append);
         // The same coding keeps its init segment, so that bodies go on.
         let init = match &self.init {
             Some(old) if old.same_coding(&init) => Arc::clone(old),
@@ -323,6 +326,7 @@ impl Inner {
     }
 
     fn wake(&mut self) {
+        let _span = span!(Stage::Wake.name());
         std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
     }
 }

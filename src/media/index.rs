@@ -4,6 +4,7 @@
 //! searched where it lies ([`Index::open`] takes the bytes of a mapped cache entry and copies none of its tables).
 
 use super::slices::Piece;
+use super::still::Still;
 use super::time::{Counting, DecimalTime, Label, Rate, Seconds};
 use super::{ReadAt, entry, mp4, ts};
 use bytes::Bytes;
@@ -270,6 +271,17 @@ impl Index {
         match &self.body {
             Body::Mp4(parts) => chunk.part(&self.tracks_of(parts, src), part, range),
             Body::Ts(_) => Ok(VecDeque::new()),
+        }
+    }
+
+    /// Plans the decoding of the frame at a moment; what is read for it may have `bytes_max` bytes.
+    pub fn still(&self, src: &dyn ReadAt, position: &Position, bytes_max: u64) -> Result<Still, SeekError> {
+        match &self.body {
+            Body::Mp4(parts) => {
+                let seeker = mp4::seek::Seeker::new(parts, &self.summary, &self.entry, src)?;
+                mp4::still::plan(&seeker, position, bytes_max)
+            }
+            Body::Ts(table) => table.still(&self.summary, src, position, bytes_max),
         }
     }
 

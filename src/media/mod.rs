@@ -10,6 +10,7 @@ mod entry;
 pub mod index;
 pub mod mp4;
 pub mod slices;
+pub mod still;
 pub mod time;
 pub mod ts;
 

@@ -1,9 +1,10 @@
 //! What is known of one connection: its peer, what is in flight, and which slices of media it was given to write.
 
+use super::waits::{Open, Wait, Waiting};
 use std::fs::File;
 use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// hyper queues at most this many buffers before it flushes (hyper 1.12, `MAX_BUF_LIST_BUFFERS`), so a slice that is
@@ -29,6 +30,8 @@ pub struct Traffic {
     pub refused: AtomicU64,
     /// Connections dropped because the peer took no byte for the stall limit.
     pub stalled: AtomicU64,
+    /// The connections now open.
+    pub connections: Open,
 }
 
 /// One connection, shared by its IO, its service and its bodies. All on one core, so relaxed order is enough.
@@ -44,6 +47,11 @@ pub struct Conn {
     /// There is more to write, and it is the others' turn.
     gave_way: AtomicBool,
     linger: AtomicBool,
+    waiting: Waiting,
+    /// What the last request asked for, as a number of the service's own.
+    route: AtomicU8,
+    /// The stream that the last request was about, if any.
+    stream: Mutex<Option<Arc<str>>>,
     handed: Mutex<Handed>,
 }
 
@@ -106,6 +114,9 @@ impl Conn {
             write_blocked: AtomicBool::new(false),
             gave_way: AtomicBool::new(false),
             linger: AtomicBool::new(false),
+            waiting: Waiting::new(),
+            route: AtomicU8::new(u8::MAX),
+            stream: Mutex::default(),
             handed: Mutex::default(),
         }
     }
@@ -172,17 +183,36 @@ impl Conn {
         self.linger.store(true, Relaxed);
     }
 
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// What this request asks for, and of which stream: for those who ask what a connection does.
+    pub fn serves(&self, route: u8, stream: Option<&str>) {
+        self.route.store(route, Relaxed);
+        if let Some(name) = stream {
+            *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::from(name));
+        }
+    }
+
+    /// What [`Conn::serves`] said last.
+    pub fn served(&self) -> (u8, Option<Arc<str>>) {
+        (self.route.load(Relaxed), self.stream.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     pub(super) fn lingers(&self) -> bool {
         self.linger.load(Relaxed)
     }
 
     pub(super) fn request_began(&self) {
         self.in_flight.fetch_add(1, Relaxed);
+        self.waiting.begin(Wait::Core);
     }
 
     pub(super) fn request_ended(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
         self.boundary.store(self.read_bytes.load(Relaxed), Relaxed);
+        self.waiting.begin(Wait::Core);
     }
 
     pub(super) fn count_read(&self, bytes: u64) {
@@ -198,7 +228,10 @@ impl Conn {
     }
 
     pub(super) fn set_write_blocked(&self, blocked: bool) {
-        self.write_blocked.store(blocked, Relaxed);
+        if blocked != self.write_blocked.load(Relaxed) {
+            self.write_blocked.store(blocked, Relaxed);
+            self.waiting.begin(Wait::Core);
+        }
     }
 
     pub(super) fn set_gave_way(&self, gave_way: bool) {

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::thread::{self, JoinHandle};
+use tokio::runtime::Handle;
 
 /// Tasks polled between two looks at the sockets. Streams that end their turn are ready again at once, so with tokio's
 /// 61 a new request would wait for 61 turns of other connections.
@@ -12,6 +13,7 @@ const EVENT_INTERVAL: u32 = 4;
 /// Running cores; each ends when its task does.
 pub struct Cores {
     threads: Vec<JoinHandle<()>>,
+    runtimes: Vec<(String, Handle)>,
 }
 
 impl Cores {
@@ -20,10 +22,11 @@ impl Cores {
     where
         F: Future<Output = ()>,
     {
-        let mut threads = Vec::with_capacity(tasks.len());
+        let (mut threads, mut runtimes) = (Vec::with_capacity(tasks.len()), Vec::with_capacity(tasks.len()));
         for (number, task) in tasks.into_iter().enumerate() {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
+            runtimes.push((format!("{name}{number}"), runtime.handle().clone()));
             let thread = thread::Builder::new().name(format!("weir-{name}{number}")).spawn(move || {
                 if pin {
                     pin_to(number);
@@ -34,7 +37,12 @@ impl Cores {
             })?;
             threads.push(thread);
         }
-        Ok(Self { threads })
+        Ok(Self { threads, runtimes })
+    }
+
+    /// The name of each core and its runtime.
+    pub fn runtimes(&self) -> impl Iterator<Item = (String, Handle)> {
+        self.runtimes.iter().cloned()
     }
 
     /// Waits for all of them; false when one panicked.

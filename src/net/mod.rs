@@ -11,8 +11,10 @@ mod sendfile;
 pub mod serve;
 pub mod stream;
 mod turn;
+pub mod waits;
 
 pub use conn::{Conn, Traffic};
 pub use core::{Cores, raise_file_limit};
 pub use listen::Listeners;
 pub use serve::{Limits, Server};
+pub use waits::Wait;

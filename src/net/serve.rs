@@ -3,6 +3,7 @@
 use super::conn::{Conn, Phase, Traffic};
 use super::sendfile;
 use super::stream::Stream;
+use crate::observe::latency;
 use crate::profile::{Stage, site, span, spawned};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -93,6 +94,7 @@ where
 
     fn start(self: &Arc<Self>, tasks: &TaskTracker, refusals: &TaskTracker, socket: TcpStream, peer: SocketAddr) {
         let _span = span!(Stage::Accept.name());
+        let _timed = latency::stage(Stage::Accept);
         self.traffic.accepted.fetch_add(1, Relaxed);
         // Counted in before it is looked at: other cores accept at the same time.
         if self.traffic.open.fetch_add(1, Relaxed) >= self.limits.connections_max {
@@ -105,13 +107,23 @@ where
             }
             return;
         }
+        tasks.spawn(spawned(site!("connection"), Arc::clone(self).serve(socket, peer)));
+    }
+
+    /// Serves one connection that was accepted elsewhere.
+    pub fn one(self, socket: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send {
+        self.traffic.open.fetch_add(1, Relaxed);
+        Arc::new(self).serve(socket, peer)
+    }
+
+    /// A connection that was counted in.
+    fn serve(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + Send + use<M, S, B> {
         let conn = Arc::new(Conn::new(peer, Arc::clone(&self.traffic)));
         let paced = sendfile::paces(&socket);
         let stream = Stream::new(socket, Arc::clone(&conn), paced);
-        let server = Arc::clone(self);
-        let connect = move |stream: Stream| server.connect(stream);
-        let serving = Watch::new(conn, self.limits).serve(stream, connect, self.drain.clone());
-        tasks.spawn(spawned(site!("connection"), serving));
+        let (limits, drain) = (self.limits, self.drain.clone());
+        let connect = move |stream: Stream| self.connect(stream);
+        Watch::new(conn, limits).serve(stream, connect, drain)
     }
 
     /// hyper's connection on a stream.
@@ -150,6 +162,8 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Watches one connection's time limits while hyper serves it; dropped in any way, it is counted out.
 struct Watch {
     conn: Arc<Conn>,
+    /// Its number among the open connections.
+    number: u64,
     limits: Limits,
     phase: Phase,
     written: u64,
@@ -158,7 +172,8 @@ struct Watch {
 
 impl Watch {
     fn new(conn: Arc<Conn>, limits: Limits) -> Self {
-        Self { conn, limits, phase: Phase::Idle, written: 0, since: Instant::now() }
+        let number = conn.traffic.connections.insert(&conn);
+        Self { conn, number, limits, phase: Phase::Idle, written: 0, since: Instant::now() }
     }
 
     /// Serves the connection to its end, or to the first limit it breaks.
@@ -278,6 +293,7 @@ enum Rung {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.conn.traffic.open.fetch_sub(1, Relaxed);
+        self.conn.traffic.connections.remove(self.number);
     }
 }
 
@@ -381,7 +397,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx));
+        let Poll::Ready(response) = this.inner.poll(cx) else {
+            // Unless the handler knows better what for.
+            this.in_flight.iter().for_each(|request| request.0.waits_in_general());
+            return Poll::Pending;
+        };
         let in_flight = this.in_flight.take();
         Poll::Ready(response.map(|r| r.map(|inner| CountedBody { inner, in_flight })))
     }

@@ -4,6 +4,7 @@ use super::conn::{Conn, Phase};
 use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
 use super::turn;
+use crate::observe::latency;
 use crate::profile::{Span, Stage, site, span};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
@@ -79,6 +80,7 @@ impl Stream {
     /// `brief`: there is no more to write than a short turn takes.
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>], brief: bool) -> Poll<io::Result<usize>> {
         let _span = span!(Stage::Write.name());
+        let _timed = latency::stage(Stage::Write);
         self.conn.set_gave_way(false);
         let by_reference = if self.by_reference { self.poll_sendfile(cx, slices) } else { None };
         let polled = match by_reference {

@@ -1,19 +1,15 @@
-//! `/metrics`: counters that cost one relaxed addition where they are counted, and their text form.
+//! What is counted of requests: one relaxed addition where it happens.
 //!
 //! Labels come from fixed tables (route, status), never from a request, so memory is bounded.
 
+use super::latency::{Histogram, Reading};
 use crate::live::Resource;
 use crate::net::Traffic;
 use crate::profile::{Kind, Site};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
-use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 /// Routes as they are counted; `Other` is whatever has no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +21,15 @@ pub enum Route {
     Chunk,
     Seek,
     Upload,
+    Frame,
+    Storyboard,
+    Adjust,
+    Enhance,
     Live,
     LiveStream,
     LiveBody,
     LiveFile,
+    LiveFrame,
     LivePlaylist,
     LiveMaster,
     LiveMedia,
@@ -38,7 +39,7 @@ pub enum Route {
     Other,
 }
 
-const ROUTES: [(Route, &str); 18] = [
+const ROUTES: [(Route, &str); 23] = [
     (Route::Page, "/"),
     (Route::Videos, "/videos"),
     (Route::Video, "/videos/{id}"),
@@ -46,10 +47,15 @@ const ROUTES: [(Route, &str); 18] = [
     (Route::Chunk, "/videos/{id}/chunk"),
     (Route::Seek, "/videos/{id}/seek"),
     (Route::Upload, "/videos/{id}/upload"),
+    (Route::Frame, "/videos/{id}/frame.jpg"),
+    (Route::Storyboard, "/videos/{id}/storyboard.jpg"),
+    (Route::Adjust, "/adjust"),
+    (Route::Enhance, "/enhance"),
     (Route::Live, "/live"),
     (Route::LiveStream, "/live/{name}"),
     (Route::LiveBody, "/live/{name}/stream"),
     (Route::LiveFile, "/live/{name}/file"),
+    (Route::LiveFrame, "/live/{name}/frame.jpg"),
     (Route::LivePlaylist, "/live/{name}/index.m3u8"),
     (Route::LiveMaster, "/live/{name}/master.m3u8"),
     (Route::LiveMedia, "/live/{name}/segment"),
@@ -77,6 +83,22 @@ static ROUTE_SITES: [Site; ROUTES.len()] = {
 };
 
 impl Route {
+    /// The route of this number.
+    pub fn numbered(number: u8) -> Option<Self> {
+        ROUTES.get(usize::from(number)).map(|(route, _)| *route)
+    }
+
+    /// As the route table writes it.
+    pub fn name(self) -> &'static str {
+        ROUTES[self as usize].1
+    }
+
+    /// The name of the stream that a path of this route is about.
+    pub fn stream_of(self, path: &str) -> Option<&str> {
+        let is_live = path.starts_with("/live/") && self != Self::Other;
+        is_live.then(|| path.split('/').nth(2))?
+    }
+
     /// The span of its requests.
     pub fn site(self) -> &'static Site {
         &ROUTE_SITES[self as usize]
@@ -92,6 +114,9 @@ impl Route {
             (Some("live"), Some(_), None, _) => Self::LiveStream,
             (Some("live"), Some(_), Some("stream"), None) => Self::LiveBody,
             (Some("live"), Some(_), Some("file"), None) => Self::LiveFile,
+            (Some("live"), Some(_), Some("frame.jpg"), None) => Self::LiveFrame,
+            (Some("adjust"), None, ..) => Self::Adjust,
+            (Some("enhance"), None, ..) => Self::Enhance,
             (Some("live"), Some(_), Some("index.m3u8"), None) => Self::LivePlaylist,
             (Some("live"), Some(_), Some("master.m3u8"), None) => Self::LiveMaster,
             (Some("live"), Some(_), Some(name), None) if Resource::parse(name).is_some() => Self::LiveMedia,
@@ -105,6 +130,8 @@ impl Route {
             (Some("videos"), Some(_), Some("chunk"), None) => Self::Chunk,
             (Some("videos"), Some(_), Some("seek"), None) => Self::Seek,
             (Some("videos"), Some(_), Some("upload"), None) => Self::Upload,
+            (Some("videos"), Some(_), Some("frame.jpg"), None) => Self::Frame,
+            (Some("videos"), Some(_), Some("storyboard.jpg"), None) => Self::Storyboard,
             _ => Self::Other,
         }
     }
@@ -127,12 +154,12 @@ pub struct Metrics {
     pub traffic: Arc<Traffic>,
     started: Instant,
     requests: [[AtomicU64; STATUSES.len()]; ROUTES.len()],
-    /// Sum of the time from a request's head to the end of its answer, in microseconds.
-    request_us: [AtomicU64; ROUTES.len()],
+    /// From a request's head to the end of its answer.
+    durations: [Histogram; ROUTES.len()],
+    /// The runtimes whose busy time is told, by name.
+    runtimes: Mutex<Vec<(String, Handle)>>,
     /// Texts of HLS playlists that were made; whoever asks while nothing changes shares one.
     pub playlists_rendered: AtomicU64,
-    /// Videos in the library, as of the last look.
-    pub videos: AtomicU64,
 }
 
 impl Metrics {
@@ -141,91 +168,46 @@ impl Metrics {
             traffic,
             started,
             requests: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
-            request_us: std::array::from_fn(|_| AtomicU64::new(0)),
+            durations: [const { Histogram::new() }; ROUTES.len()],
+            runtimes: Mutex::default(),
             playlists_rendered: AtomicU64::new(0),
-            videos: AtomicU64::new(0),
         }
     }
 
-    pub fn count_request(&self, route: Route, status: u16, took_us: u64) {
+    /// Tells the busy time of a runtime from now on.
+    pub fn follow(&self, runtimes: impl IntoIterator<Item = (String, Handle)>) {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).extend(runtimes);
+    }
+
+    /// How long each runtime was busy, in seconds.
+    pub fn busy(&self) -> Vec<(String, f64)> {
+        let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |handle: &Handle| handle.metrics().worker_total_busy_duration(0).as_secs_f64();
+        runtimes.iter().map(|(name, handle)| (name.clone(), busy(handle))).collect()
+    }
+
+    pub fn count_request(&self, route: Route, status: u16, took: Duration) {
         let row = route as usize;
         let column = STATUSES.iter().position(|&s| s == status).unwrap_or(STATUSES.len() - 1);
         self.requests[row][column].fetch_add(1, Relaxed);
-        self.request_us[row].fetch_add(took_us, Relaxed);
+        self.durations[row].observe(took);
     }
 
-    /// The OpenMetrics text of everything.
-    pub fn render(self: &Arc<Self>) -> Result<String, fmt::Error> {
-        let mut registry = Registry::with_prefix("weir");
-        registry.register_collector(Box::new(Exported(Arc::clone(self))));
-        let mut text = String::with_capacity(8 << 10);
-        prometheus_client::encoding::text::encode(&mut text, &registry)?;
-        Ok(text)
+    /// How many requests each route answered, by status; those that never were are left out.
+    pub fn requests(&self) -> impl Iterator<Item = (&'static str, u16, u64)> {
+        ROUTES.iter().zip(&self.requests).flat_map(|((_, route), row)| {
+            let counts = STATUSES.iter().zip(row).map(|(status, count)| (*route, *status, count.load(Relaxed)));
+            counts.filter(|(_, _, count)| *count > 0)
+        })
     }
-}
 
-struct Exported(Arc<Metrics>);
-
-impl fmt::Debug for Exported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Exported")
+    /// How long the requests of each route took, from the head to the end of the answer.
+    pub fn durations(&self) -> impl Iterator<Item = (&'static str, Reading)> {
+        ROUTES.iter().zip(&self.durations).map(|((_, route), histogram)| (*route, histogram.read()))
     }
-}
 
-impl Collector for Exported {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let metrics = &self.0;
-        let traffic = &metrics.traffic;
-        let counters = [
-            ("bytes_sent", "Bytes written to media connections", &traffic.sent),
-            ("bytes_copied", "Bytes sent that were not slices of media: heads and generated boxes", &traffic.copied),
-            ("bytes_received", "Bytes read from media connections", &traffic.received),
-            ("writes", "Write system calls on media connections", &traffic.writes),
-            ("connections_accepted", "Connections accepted", &traffic.accepted),
-            ("connections_refused", "Connections refused because too many were open", &traffic.refused),
-            ("playlists_rendered", "Texts of HLS playlists made", &metrics.playlists_rendered),
-            ("connections_stalled", "Connections dropped because the peer took no byte", &traffic.stalled),
-        ];
-        for (name, help, value) in counters {
-            let counter = ConstCounter::new(value.load(Relaxed));
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
-        }
-        let gauges = [
-            ("connections", "Connections open", traffic.open.load(Relaxed) as f64),
-            ("videos", "Videos in the library", metrics.videos.load(Relaxed) as f64),
-            ("uptime_seconds", "Time since the start", metrics.started.elapsed().as_secs_f64()),
-        ];
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        metrics.encode_requests(encoder)
-    }
-}
-
-impl Metrics {
-    fn encode_requests(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        use prometheus_client::metrics::MetricType::Counter;
-        let mut family =
-            encoder.encode_descriptor("requests", "Requests answered, by route and status", None, Counter)?;
-        for (row, (_, route)) in ROUTES.iter().enumerate() {
-            for (column, status) in STATUSES.iter().enumerate() {
-                let count = self.requests[row][column].load(Relaxed);
-                if count > 0 {
-                    let status = if *status == 0 { "other".to_owned() } else { status.to_string() };
-                    let labels = [("route", (*route).to_owned()), ("status", status)];
-                    ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-                }
-            }
-        }
-        let help = "Time from a request's head to the end of its answer, summed";
-        let mut family = encoder.encode_descriptor("request_seconds", help, None, Counter)?;
-        for (row, (_, route)) in ROUTES.iter().enumerate() {
-            let seconds = self.request_us[row].load(Relaxed) as f64 / 1e6;
-            let labels = [("route", (*route).to_owned())];
-            ConstCounter::new(seconds).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 }
 
@@ -234,15 +216,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_names_what_was_counted() {
-        let metrics = Arc::new(Metrics::new(Arc::default(), Instant::now()));
-        metrics.traffic.sent.fetch_add(1234, Relaxed);
-        metrics.count_request(Route::of("/videos/a%2Fb.mp4/file"), 206, 500);
-        metrics.count_request(Route::of("/debug"), 404, 1);
-        let text = metrics.render().expect("rendered");
-        assert!(text.contains("weir_bytes_sent_total 1234\n"), "{text}");
-        assert!(text.contains("weir_requests_total{route=\"/videos/{id}/file\",status=\"206\"} 1\n"), "{text}");
-        assert!(text.contains("weir_requests_total{route=\"other\",status=\"404\"} 1\n"), "{text}");
-        assert!(text.ends_with("# EOF\n"), "{text}");
+    fn requests_are_counted_by_route_and_status() {
+        let metrics = Metrics::new(Arc::default(), Instant::now());
+        metrics.count_request(Route::of("/videos/a%2Fb.mp4/file"), 206, Duration::from_micros(500));
+        metrics.count_request(Route::of("/debug"), 404, Duration::from_micros(1));
+        metrics.count_request(Route::of("/debug"), 418, Duration::from_micros(1));
+        let requests: Vec<_> = metrics.requests().collect();
+        assert_eq!(requests, [("/videos/{id}/file", 206, 1), ("other", 404, 1), ("other", 0, 1)]);
+        let (route, durations) = metrics.durations().find(|(_, reading)| reading.count() == 2).expect("counted");
+        assert_eq!((route, durations.buckets[0]), ("other", 2));
+    }
+
+    #[test]
+    fn each_route_is_in_the_table_once_at_its_place() {
+        for (place, (route, name)) in ROUTES.into_iter().enumerate() {
+            assert_eq!(route as usize, place, "{name}");
+        }
+        assert_eq!(Route::of("/live/cam/stream").stream_of("/live/cam/stream"), Some("cam"));
+        assert_eq!(Route::of("/live").stream_of("/live"), None);
     }
 }

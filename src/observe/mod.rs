@@ -2,5 +2,8 @@
 //! written; decides nothing.
 
 pub mod command_line;
+pub mod exposition;
+pub mod latency;
 pub mod log;
 pub mod metrics;
+pub mod process;

@@ -38,16 +38,28 @@ pub enum CpuError {
     System(#[from] io::Error),
 }
 
+/// How a profile of samples is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The gzip file of `go tool pprof`.
+    Pprof,
+    /// A line per stack: `outermost;…;leaf value`, for flame graphs.
+    Folded,
+}
+
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Takes a CPU profile; blocks until it is done. Given up when `given_up` says so.
-pub fn profile(plan: Plan, given_up: impl Fn() -> bool) -> Result<Vec<u8>, CpuError> {
+pub fn profile(plan: Plan, form: Form, given_up: impl Fn() -> bool) -> Result<Vec<u8>, CpuError> {
     let Ok(_alone) = ONE_AT_A_TIME.try_lock() else { return Err(CpuError::Busy) };
     // Samples tell the span they fell into only while spans are followed.
     let spans = switch::Hold::new();
     let counted = collect(plan, given_up)?;
     drop(spans);
-    Ok(encode(&counted, plan))
+    Ok(match form {
+        Form::Pprof => encode(&counted, plan),
+        Form::Folded => folded(&counted, plan).into_bytes(),
+    })
 }
 
 /// What a sample is counted under.
@@ -255,6 +267,25 @@ fn encode(counted: &Counted, plan: Plan) -> Vec<u8> {
         plan.rate,
     ));
     profile.encode()
+}
+
+/// Nanoseconds of CPU time by stack.
+fn folded(counted: &Counted, plan: Plan) -> String {
+    let period_ns = 1_000_000_000 / u64::from(plan.rate.max(1));
+    let addresses: HashSet<u64> = counted.weights.keys().flat_map(|key| key.stack.iter().copied()).collect();
+    let names = symbols::of_this_process(addresses.into_iter());
+    let mut lines: HashMap<String, u64> = HashMap::new();
+    for (key, weight) in &counted.weights {
+        let stack = symbols::folded(&names, &key.stack);
+        *lines.entry(format!("{};{stack}", counted.threads[key.thread])).or_default() += weight * period_ns;
+    }
+    let unseen = u64::try_from(counted.unseen.as_nanos()).unwrap_or(0);
+    for (name, ns) in [("[samples lost]", counted.lost * period_ns), ("[thread not yet sampled]", unseen)] {
+        if ns > 0 {
+            lines.insert(name.to_owned(), ns);
+        }
+    }
+    lines.into_iter().map(|(stack, ns)| format!("{stack} {ns}\n")).collect()
 }
 
 fn add(profile: &mut Profile, stack: &[LocationId], weight: u64, period_ns: i64, labels: &[Label]) {

@@ -50,25 +50,17 @@ impl<F: Future> Future for Profiled<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        if !switch::is_on() {
-            if this.call.home.is_none() {
-                this.call.polled = true;
-                return this.inner.poll(cx);
-            }
-            return this.inner.poll(cx).map(|output| {
-                this.call.end(Elsewhere::Done);
-                output
-            });
-        }
-        let Some(mut visit) = this.call.visit() else { return this.inner.poll(cx) };
-        let polled = this.inner.poll(cx);
-        visit.pending = Some(polled.is_pending());
-        polled
+        this.call.poll(|| {
+            let polled = this.inner.poll(cx);
+            let done = polled.is_ready();
+            (polled, done)
+        })
     }
 }
 
-/// One call of a future. Dropped before it is done, it is cancelled.
-struct Call {
+/// One call of what is polled: of a future, or of a future and what it leaves behind, such as an answer and its body.
+/// Dropped before it is done, it is cancelled.
+pub struct Call {
     site: &'static Site,
     /// Set for the root of a task.
     origin: Option<Origin>,
@@ -83,8 +75,26 @@ struct Call {
 }
 
 impl Call {
-    fn new(site: &'static Site, origin: Option<Origin>) -> Self {
+    /// Counts below whatever polls it; an origin makes it the root of a task.
+    pub fn new(site: &'static Site, origin: Option<Origin>) -> Self {
         Self { site, origin, home: None, start: 0, waited: None, polled: false }
+    }
+
+    /// Enters for a piece of work that also says whether the call is done with it.
+    #[inline]
+    pub fn poll<T>(&mut self, work: impl FnOnce() -> (T, bool)) -> T {
+        if !switch::is_on() {
+            self.polled = true;
+            let (output, done) = work();
+            if done && self.home.is_some() {
+                self.end(Elsewhere::Done);
+            }
+            return output;
+        }
+        let Some(mut visit) = self.visit() else { return work().0 };
+        let (output, done) = work();
+        visit.pending = Some(!done);
+        output
     }
 
     /// Enters for a poll.

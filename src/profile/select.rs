@@ -15,14 +15,14 @@ pub struct Select {
     /// List the callers (callees) of the functions that match.
     pub callers: Option<Pattern>,
     pub callees: Option<Pattern>,
-    pub clock: Clock,
+    /// None was asked for: the format's own.
+    pub clock: Option<Clock>,
 }
 
 /// Which time goes where a format has room for one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     Busy,
-    #[default]
     Wall,
 }
 
@@ -213,11 +213,11 @@ impl Select {
                 "callers" => select.callers = Pattern::of_functions(name, value)?,
                 "callees" => select.callees = Pattern::of_functions(name, value)?,
                 "clock" => {
-                    select.clock = match value {
+                    select.clock = Some(match value {
                         "busy" => Clock::Busy,
                         "wall" => Clock::Wall,
                         _ => return Err(format!("clock={value:?} is neither busy nor wall")),
-                    };
+                    });
                 }
                 _ => {}
             }

@@ -154,6 +154,8 @@ impl Profile {
             }
         }
         self.entries = entries;
+        let roots = self.entries.iter().filter(|entry| entry.parent.is_none());
+        self.audit.busy_ns = roots.map(|entry| entry.busy_ns).sum();
         self.audit.nodes = self.entries.len();
         self.audit.polls = self.entries.iter().map(|entry| entry.polls).sum();
         self.audit.partial = self.entries.iter().map(|entry| entry.partial).sum();

@@ -102,7 +102,8 @@ fn edge(sums: &Sums, name: &str) -> String {
     format!("{:>8} {tot:>8.3} {cum:>8.3} {wait:>8.3}  {name}{overlap}", ncalls(sums))
 }
 
-fn audit(profile: &Profile) -> String {
+/// What a report says of itself.
+pub fn audit(profile: &Profile) -> String {
     let audit = &profile.audit;
     let cost = profile.cost();
     let mut text = format!("   window       {:.6} s\n", profile.window.as_secs_f64());

@@ -6,9 +6,8 @@
 #![allow(unsafe_code, reason = "nodes are linked by pointers that live as long as their tree")]
 
 use super::site::{OTHER, ROOT, Site};
-use super::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, fence};
+use super::sync::{AtomicPtr, AtomicU64, Mutex, MutexGuard, Ordering, fence, pause};
 use std::ptr;
-use std::sync::MutexGuard;
 
 use Ordering::{Acquire, Relaxed, Release};
 
@@ -351,7 +350,7 @@ impl Node {
                     return counts;
                 }
             }
-            std::hint::spin_loop();
+            pause();
         }
     }
 }
@@ -471,15 +470,14 @@ mod tests {
 
     #[test]
     fn children_that_moved_to_the_front_are_still_all_there() {
+        static SITES: [Site; 40] = [const { Site::new("s", "f", 0, Kind::Span) }; 40];
         let tree = Tree::new();
-        let sites: Vec<&'static Site> =
-            (0..40).map(|line| &*Box::leak(Box::new(Site::new("s", "f", line, Kind::Span)))).collect();
         let nodes: Vec<_> =
-            sites.iter().map(|site| ptr::from_ref(tree.root().child(site, None).expect("room"))).collect();
+            SITES.iter().map(|site| ptr::from_ref(tree.root().child(site, None).expect("room"))).collect();
         for n in [0, 39, 3, 0, 17, 17, 39, 1] {
-            assert!(ptr::eq(tree.root().child(sites[n], None).expect("there"), nodes[n]));
+            assert!(ptr::eq(tree.root().child(&SITES[n], None).expect("there"), nodes[n]));
         }
-        for (site, node) in sites.iter().zip(nodes) {
+        for (site, node) in SITES.iter().zip(nodes) {
             assert!(ptr::eq(tree.root().child(site, None).expect("there"), node));
         }
         assert_eq!(tree.nodes().count(), 41);

@@ -18,7 +18,9 @@ pub use tape::{Span, Status, Tape};
 
 use crate::library::Library;
 use crate::live::Stream;
+use crate::profile::{Stage, site, spawned};
 use crate::store::Pool;
+use crate::store::pool::Load;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -120,6 +122,11 @@ impl Recorder {
         }
     }
 
+    /// What its pool does.
+    pub fn pool(&self) -> Load {
+        self.desk.pool.load()
+    }
+
     /// Takes no more streams; [`Recorder::run`] returns when those that it has are ended and stored.
     pub fn close(&self) {
         lock(&self.begin).take();
@@ -138,11 +145,11 @@ impl Recorder {
                 }
             };
             let desk = Arc::clone(&self.desk);
-            tasks.spawn(async move {
+            tasks.spawn(spawned(site!(Stage::Record.name()), async move {
                 task::record(&job.stream, &job.tape, &desk).await;
                 job.tape.finish();
                 retire(&desk).await;
-            });
+            }));
             while tasks.try_join_next().is_some() {}
         }
         while tasks.join_next().await.is_some() {}

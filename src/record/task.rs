@@ -5,6 +5,7 @@ use super::tape::{Recording, Source, Status, Tape};
 use crate::library::{RecordingFile, STEM_BYTES_MAX, UploadError};
 use crate::live::{Followed, Follower, Part, Stream};
 use crate::media::time::civil;
+use crate::profile::span;
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::io;
@@ -245,6 +246,7 @@ impl Recorder {
     async fn turn(&mut self, parts: Vec<Arc<Part>>, sync: bool) {
         let Some(mut writing) = self.writing.take() else { return };
         let done = self.desk.pool.run(move || {
+            let _span = span!("write_parts");
             let done = writing.write(&parts).and_then(|()| if sync { writing.sync() } else { Ok(()) });
             (writing, done)
         });

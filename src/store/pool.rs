@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 
 /// Nice value of the pools' threads.
 const NICE: i32 = 10;
+/// Of those that nobody who is being served waits for: they take what is left.
+const NICE_BACKGROUND: i32 = 19;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -26,6 +28,7 @@ pub struct Pool {
 struct Shared {
     name: &'static str,
     threads_max: usize,
+    nice: i32,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -55,12 +58,31 @@ impl<T> Future for Running<T> {
 #[error("a job of the {0} pool panicked")]
 pub struct Panicked(pub &'static str);
 
+/// What a pool does at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub name: &'static str,
+    /// Threads that run a job.
+    pub busy: usize,
+    /// Jobs that wait for a thread.
+    pub queued: usize,
+}
+
 impl Pool {
     /// A pool named for what runs in it, with at most `threads_max` threads.
     pub fn new(name: &'static str, threads_max: usize) -> Self {
-        let state = State { jobs: VecDeque::new(), threads: 0, idle: 0 };
-        let shared = Shared { name, threads_max: threads_max.max(1), state: Mutex::new(state), work: Condvar::new() };
-        Self { shared: Arc::new(shared) }
+        Self::with_nice(name, threads_max, NICE)
+    }
+
+    /// The same for work that must not be felt by anybody else: it yields to the other pools too.
+    pub fn background(name: &'static str, threads_max: usize) -> Self {
+        Self::with_nice(name, threads_max, NICE_BACKGROUND)
+    }
+
+    fn with_nice(name: &'static str, threads_max: usize, nice: i32) -> Self {
+        let state = Mutex::new(State { jobs: VecDeque::new(), threads: 0, idle: 0 });
+        let threads_max = threads_max.max(1);
+        Self { shared: Arc::new(Shared { name, threads_max, nice, state, work: Condvar::new() }) }
     }
 
     /// Queues `job` at once and gives a future of its result. Dropping the future does not stop the job.
@@ -97,9 +119,10 @@ impl Pool {
         }
     }
 
-    /// Jobs that wait for a thread.
-    pub fn queued(&self) -> usize {
-        self.shared.lock().jobs.len()
+    /// How busy it is now.
+    pub fn load(&self) -> Load {
+        let state = self.shared.lock();
+        Load { name: self.shared.name, busy: state.threads - state.idle, queued: state.jobs.len() }
     }
 }
 
@@ -111,7 +134,7 @@ impl Shared {
     fn work(&self) {
         // The cores come first: a pool reads ahead of them, and a core that waits for its CPU delays everybody.
         // Linux gives each thread a nice value of its own (sched(7)).
-        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), self.nice) {
             tracing::debug!(%error, "lower a pool thread's priority");
         }
         let mut state = self.lock();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use weir::profile::cpu::{self, CpuError, Plan};
+use weir::profile::cpu::{self, CpuError, Form, Plan};
 use weir::profile::heap::{self, View};
 
 /// The table of `net/http/pprof`, Go 1.19, with the one departure that docs/profiling.md names.
@@ -36,6 +36,13 @@ fn codes_and_fields_are_those_of_go() {
         ("heap?seconds=61", 400, TEXT, None),
         ("allocs", 200, BINARY, Some("allocs")),
         ("allocs?seconds=1", 200, BINARY, Some("allocs-delta")),
+        ("goroutine", 200, BINARY, Some("goroutine")),
+        ("goroutine?debug=1", 200, TEXT, None),
+        ("goroutine?debug=2", 200, TEXT, None),
+        ("goroutine?seconds=1", 400, TEXT, None),
+        ("profile?seconds=1&format=folded", 200, TEXT, None),
+        ("allocs?format=folded", 200, TEXT, None),
+        ("heap?format=svg", 400, TEXT, None),
         ("block", 404, TEXT, None),
         ("mutex", 404, TEXT, None),
         ("trace", 404, TEXT, None),
@@ -258,7 +265,7 @@ fn hundreds_of_profiles_under_load() {
             }
         });
         for _ in 0..200 {
-            match cpu::profile(Plan { duration: Duration::from_millis(15), rate: 1000 }, || false) {
+            match cpu::profile(Plan { duration: Duration::from_millis(15), rate: 1000 }, Form::Pprof, || false) {
                 Ok(profile) => assert!(!profile.is_empty()),
                 Err(CpuError::Busy) => continue,
                 Err(error) => panic!("{error}"),

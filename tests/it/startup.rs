@@ -41,7 +41,8 @@ fn cold(names: &[&str]) -> Vec<(String, String)> {
 #[test]
 fn nothing_is_initialised_before_it_is_needed() {
     let server = with_video();
-    let at_start = cold(&["benchmarks", "index", "recordings"]);
+    let names = ["adjust", "benchmarks", "enhance", "enhancer", "frame", "h264", "hevc", "index", "jpeg", "recordings"];
+    let at_start = cold(&names);
     assert_eq!(components(&server), at_start);
     // A chunk by offset needs no index.
     assert_eq!(server.get("/videos/a.mp4/chunk?offset=0&size=1000").status, 200);

@@ -19,7 +19,7 @@ const LINE_CHARS_MAX: usize = 120;
 const BANNED_FILE_NAMES: &[&str] = &["common", "helper", "helpers", "misc", "shared", "util", "utils"];
 
 /// Where `unsafe` may stand.
-const UNSAFE_ROOMS: &[&str] = &["src/net/", "src/profile/", "src/store/"];
+const UNSAFE_ROOMS: &[&str] = &["src/frame/exported.rs", "src/net/", "src/profile/", "src/store/"];
 
 /// The sources of I/O and time that pure code must not name.
 const IMPURE: &[&str] = &[
@@ -85,6 +85,13 @@ const IMPORTS: &[Row] = &[
         except: &[],
         banned: &["axum", "hyper", "crate::http", "crate::net", "crate::server", "crate::cli"],
         allowed: &[],
+    },
+    Row {
+        rule: "frame knows media and store, not HTTP",
+        rooms: &["src/frame/"],
+        except: &[],
+        banned: &["axum", "hyper", "http", "std::fs", "std::net", "crate::"],
+        allowed: &["crate::frame", "crate::media", "crate::store", "crate::lazy", "crate::profile", "crate::observe"],
     },
     Row {
         rule: "live and ingest know nothing of HTTP",

@@ -3,10 +3,14 @@
 
 mod bench;
 mod bench_page;
+mod dashboard;
 mod jobs;
+mod metrics;
 mod pprof;
 mod profile;
+mod runcall;
 mod startup;
+mod tasks;
 
 use crate::http::credentials::{self, Access};
 use crate::http::problem::Problem;
@@ -24,10 +28,7 @@ use hyper::body::{Body as _, Incoming};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use tower_service::Service;
-
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Answer = Result<Response<Body>, Problem>;
 
@@ -36,18 +37,15 @@ pub fn routes(edge: Arc<Edge>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .merge(dashboard::routes())
+        .merge(metrics::routes())
         .merge(pprof::routes())
         .merge(profile::routes())
         .merge(startup::routes())
         .merge(bench::routes())
+        .merge(tasks::routes())
         .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD"))
-        .fallback(async || {
-            Problem::not_found(
-                "nothing is here; there are /debug/bench, /debug/pprof/, /debug/profile, /debug/startup, /metrics, \
-                 /healthz and /readyz",
-            )
-        })
+        .fallback(async || Problem::not_found("nothing is here; there are /debug/, /metrics, /healthz and /readyz"))
         .with_state(edge)
 }
 
@@ -81,13 +79,6 @@ pub async fn readyz(State(edge): State<Arc<Edge>>) -> Answer {
         return Err(Problem::unavailable("draining: responses in flight are finished, new ones are not begun", 5));
     }
     text_of("ready\n", "text/plain; charset=utf-8")
-}
-
-/// OpenMetrics text.
-pub async fn metrics(State(edge): State<Arc<Edge>>) -> Answer {
-    edge.metrics.videos.store(edge.library.catalogue().len() as u64, Relaxed);
-    let text = edge.metrics.render().map_err(|_| Problem::unavailable("the metrics could not be rendered", 1))?;
-    text_of(text, METRICS_TYPE)
 }
 
 /// The service of the admin listener: with a token configured, every route but the probes asks for it.

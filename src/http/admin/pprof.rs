@@ -5,18 +5,21 @@
 //! already, this is 503 with `Retry-After`.
 
 use super::jobs::{self, JobError};
+use super::tasks;
+use crate::http::state::Edge;
 use crate::observe::command_line;
-use crate::profile::cpu::{self, CpuError, Plan};
+use crate::profile::cpu::{self, CpuError, Form, Plan};
 use crate::profile::heap::{self, View};
 use crate::profile::symbols;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, RawQuery};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::Redirect;
 use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -82,7 +85,7 @@ fn file(profile: Vec<u8>, disposition: &'static str) -> Response<Body> {
 }
 
 /// The routes below `/debug/pprof`.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(super) fn routes() -> Router<Arc<Edge>> {
     Router::new()
         .route("/debug/pprof", get(async || Redirect::permanent("/debug/pprof/")))
         .route("/debug/pprof/", get(index))
@@ -98,6 +101,15 @@ struct Parameters(String);
 impl Parameters {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// Not of Go: `format=folded`, the stacks of a flame graph as text.
+    fn form(&self) -> Result<Form, Refusal> {
+        match self.get("format") {
+            None | Some("pprof") => Ok(Form::Pprof),
+            Some("folded") => Ok(Form::Folded),
+            Some(_) => Err(Refusal::bad_request("format is pprof or folded")),
+        }
     }
 
     fn number(&self, name: &str) -> Option<i64> {
@@ -122,7 +134,9 @@ async fn profile(RawQuery(query): RawQuery) -> Reply {
     let rate = rate.ok().filter(|rate| (1..=RATE_MAX).contains(rate));
     let rate = rate.ok_or_else(|| Refusal::bad_request(format!("hz is a whole number from 1 to {RATE_MAX}")))?;
     let plan = Plan { duration: Duration::from_secs(seconds), rate };
-    match jobs::run(move |wanted| cpu::profile(plan, || wanted.is_given_up())).await? {
+    let form = parameters.form()?;
+    match jobs::run(move |wanted| cpu::profile(plan, form, || wanted.is_given_up())).await? {
+        Ok(profile) if form == Form::Folded => Ok(answer(profile, TEXT)),
         Ok(profile) => Ok(file(profile, "attachment; filename=\"profile\"")),
         Err(error @ (CpuError::Busy | CpuError::System(_))) => {
             Err(Refusal::busy(format!("Could not enable CPU profiling: {error}")))
@@ -160,6 +174,8 @@ async fn symbol(question: String) -> Reply {
 #[derive(Clone, Copy)]
 enum Reading {
     Heap(View),
+    /// What waits for what.
+    Tasks,
 }
 
 impl Reading {
@@ -167,6 +183,7 @@ impl Reading {
         match name {
             "heap" => Some(Self::Heap(View::InUse)),
             "allocs" => Some(Self::Heap(View::Allocated)),
+            "goroutine" => Some(Self::Tasks),
             _ => None,
         }
     }
@@ -176,19 +193,21 @@ impl Reading {
         match self {
             Self::Heap(View::InUse) => ["attachment; filename=\"heap\"", "attachment; filename=\"heap-delta\""],
             Self::Heap(View::Allocated) => ["attachment; filename=\"allocs\"", "attachment; filename=\"allocs-delta\""],
+            Self::Tasks => ["attachment; filename=\"goroutine\"", ""],
         }
     }
 }
 
 /// `GET /debug/pprof/heap` and its like: `seconds` for what changes meanwhile, `debug` for text. `gc` is taken and
 /// changes nothing: nothing here waits to be collected.
-async fn named(Path(name): Path<String>, RawQuery(query): RawQuery) -> Reply {
+async fn named(State(edge): State<Arc<Edge>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Reply {
     let unknown = || Refusal { status: StatusCode::NOT_FOUND, text: "Unknown profile".to_owned() };
     let reading = Reading::of(&name).ok_or_else(unknown)?;
     let parameters = Parameters(query.unwrap_or_default());
     let debug = parameters.number("debug").unwrap_or(0);
+    let form = parameters.form()?;
     let Some(seconds) = parameters.get("seconds") else {
-        return whole(reading, debug).await;
+        return whole(&edge, reading, debug, form).await;
     };
     let seconds = seconds.parse::<u64>().ok().filter(|seconds| *seconds > 0);
     let Some(seconds) = seconds else {
@@ -200,32 +219,53 @@ async fn named(Path(name): Path<String>, RawQuery(query): RawQuery) -> Reply {
     if seconds > SECONDS_MAX {
         return Err(Refusal::bad_request(format!("profile duration exceeds the limit of {SECONDS_MAX} seconds")));
     }
-    difference(reading, Duration::from_secs(seconds)).await
+    let Reading::Heap(view) = reading else {
+        return Err(Refusal::bad_request("\"seconds\" parameter is not supported for this profile type"));
+    };
+    difference(reading, view, Duration::from_secs(seconds), form).await
 }
 
-async fn whole(reading: Reading, debug: i64) -> Reply {
-    let Reading::Heap(view) = reading;
-    if debug != 0 {
-        return Ok(answer(jobs::run(|_| heap::snapshot().text()).await?, TEXT));
-    }
-    let profile = jobs::run(move |_| heap::snapshot().encode(view, Duration::ZERO)).await?;
+async fn whole(edge: &Edge, reading: Reading, debug: i64, form: Form) -> Reply {
+    let profile = match reading {
+        Reading::Tasks if debug != 0 => return Ok(answer(tasks::text(&tasks::list(edge), debug), TEXT)),
+        Reading::Tasks => tasks::profile(&tasks::list(edge)),
+        Reading::Heap(_) if debug != 0 => {
+            return Ok(answer(jobs::run(|_| heap::snapshot().text()).await?, TEXT));
+        }
+        Reading::Heap(view) if form == Form::Folded => {
+            return Ok(answer(jobs::run(move |_| heap::snapshot().folded(view)).await?, TEXT));
+        }
+        Reading::Heap(view) => jobs::run(move |_| heap::snapshot().encode(view, Duration::ZERO)).await?,
+    };
     Ok(file(profile, reading.dispositions()[0]))
 }
 
-async fn difference(reading: Reading, over: Duration) -> Reply {
-    let Reading::Heap(view) = reading;
+async fn difference(reading: Reading, view: View, over: Duration, form: Form) -> Reply {
     let earlier = jobs::run(|_| heap::snapshot()).await?;
     tokio::time::sleep(over).await;
     let profile = jobs::run(move |_| {
         let (changed, took) = heap::snapshot().since(&earlier);
-        changed.encode(view, took)
-    });
-    Ok(file(profile.await?, reading.dispositions()[1]))
+        match form {
+            Form::Pprof => changed.encode(view, took),
+            Form::Folded => changed.folded(view).into_bytes(),
+        }
+    })
+    .await?;
+    Ok(match form {
+        Form::Pprof => file(profile, reading.dispositions()[1]),
+        Form::Folded => answer(profile, TEXT),
+    })
 }
 
 /// `GET /debug/pprof/`
-async fn index() -> Response<Body> {
+async fn index(State(edge): State<Arc<Edge>>) -> Response<Body> {
+    let tasks = tasks::count(&edge).to_string();
     let rows = [
+        (
+            "goroutine?debug=1",
+            tasks.as_str(),
+            "Connections, streams, viewers and pools by what they wait for; debug=2: each",
+        ),
         ("profile?seconds=5", "", "CPU profile: on-CPU samples of all threads, over the seconds asked for"),
         ("heap?debug=1", "", "Heap profile: a sampling of what is in use, and of what ever was allocated"),
         ("allocs?debug=1", "", "The same, beginning with what ever was allocated"),

@@ -1,21 +1,24 @@
-//! `/debug/profile`: the deterministic profile of a window, and windows that are started and stopped.
+//! `/debug/profile`: the deterministic profile of a window, of windows that are started and stopped, and of exactly one
+//! request.
 
 use super::Answer;
+use crate::http::answer::header;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::state::Edge;
 use crate::profile::select::Select;
 use crate::profile::snapshot::Profile;
 use crate::profile::window::TooMany;
-use crate::profile::{WINDOWS, json, text};
+use crate::profile::{WINDOWS, flame, json, pprof, pstats, text, workload};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery};
 use axum::routing::{get, post};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// Seconds of a window when none are given, and at most.
 const SECONDS: f64 = 5.0;
@@ -29,55 +32,94 @@ pub(super) fn routes() -> Router<Arc<Edge>> {
         .route("/debug/profile", get(window))
         .route("/debug/profile/start", post(start).fallback(only_post))
         .route("/debug/profile/{id}/stop", post(stop).fallback(only_post))
+        .route("/debug/profile/runcall", post(super::runcall::runcall).fallback(only_post))
+        .route("/debug/profile/workload", post(known_workload).fallback(only_post))
 }
 
 /// How a profile is written.
-#[derive(Clone, Copy, Debug)]
-enum Format {
-    Text,
-    Json,
+struct Format {
+    name: &'static str,
+    content_type: &'static str,
+    /// A file to keep, with this name.
+    file: Option<&'static str>,
+    render: fn(&Profile, &Select) -> Vec<u8>,
 }
 
-const FORMATS: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json)];
+const FORMATS: &[Format] = &[
+    Format {
+        name: "text",
+        content_type: "text/plain; charset=utf-8",
+        file: None,
+        render: |profile, select| text::render(profile, select).into(),
+    },
+    Format {
+        name: "json",
+        content_type: "application/json",
+        file: None,
+        render: |profile, select| json::render(profile, select).into(),
+    },
+    Format {
+        name: "pstats",
+        content_type: "application/octet-stream",
+        file: Some("weir.pstats"),
+        render: pstats::render,
+    },
+    Format {
+        name: "pprof",
+        content_type: "application/octet-stream",
+        file: Some("weir-spans.pb.gz"),
+        render: |profile, _| pprof::render(profile),
+    },
+    Format {
+        name: "folded",
+        content_type: "text/plain; charset=utf-8",
+        file: None,
+        render: |profile, select| flame::folded(profile, select).into(),
+    },
+    Format {
+        name: "svg",
+        content_type: "image/svg+xml",
+        file: None,
+        render: |profile, select| flame::svg(profile, select).into(),
+    },
+];
 
 /// What is asked of a profile once it is there.
-struct Report {
-    format: Format,
+pub(super) struct Report {
+    format: &'static Format,
     select: Select,
 }
 
 impl Report {
-    fn parse(query: &Query<'_>) -> Result<Self, Problem> {
-        let format = match query.get("format") {
-            None => Format::Text,
-            Some(name) => {
-                FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format).ok_or_else(|| {
-                    let known: Vec<_> = FORMATS.iter().map(|(name, _)| *name).collect();
-                    Problem::bad_request(format!("format={name:?} is unknown; there are {}", known.join(", ")))
-                })?
-            }
-        };
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
+        let query = Query::parse_repeated(query, REPEATED)?;
+        let name = query.get("format").unwrap_or("text");
+        let format = FORMATS.iter().find(|format| format.name == name).ok_or_else(|| {
+            let known: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
+            Problem::bad_request(format!("format={name:?} is unknown; there are {}", known.join(", ")))
+        })?;
         let select = Select::parse(query.iter()).map_err(Problem::bad_request)?;
         Ok(Self { format, select })
     }
 
-    fn answer(&self, profile: &Profile) -> Answer {
-        let (body, content_type) = match self.format {
-            Format::Text => (text::render(profile, &self.select), "text/plain; charset=utf-8"),
-            Format::Json => (json::render(profile, &self.select), "application/json"),
-        };
-        let mut response = Response::new(Body::from(body));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    pub(super) fn answer(&self, profile: &Profile) -> Answer {
+        let mut response = Response::new(Body::from((self.format.render)(profile, &self.select)));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.format.content_type));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(file) = self.format.file {
+            headers.insert(CONTENT_DISPOSITION, header(format!("attachment; filename=\"{file}\""))?);
+        }
         Ok(response)
     }
 }
 
 /// `GET /debug/profile?seconds=5`
 async fn window(RawQuery(query): RawQuery) -> Answer {
+    let report = Report::parse(query.as_deref())?;
     let query = Query::parse_repeated(query.as_deref(), REPEATED)?;
     let seconds = query.decimal_in("seconds", 1.0..=SECONDS_MAX)?.unwrap_or(SECONDS);
-    let report = Report::parse(&query)?;
     let window = WINDOWS.open().map_err(|error| busy(&error))?;
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
     report.answer(&window.close())
@@ -96,15 +138,26 @@ async fn start() -> Answer {
 
 /// `POST /debug/profile/{id}/stop`
 async fn stop(Path(id): Path<String>, RawQuery(query): RawQuery) -> Answer {
-    let query = Query::parse_repeated(query.as_deref(), REPEATED)?;
     // A query that is wrong must not cost the window.
-    let report = Report::parse(&query)?;
+    let report = Report::parse(query.as_deref())?;
     let profile = id.parse().ok().and_then(|id| WINDOWS.stop(id));
     report.answer(&profile.ok_or_else(|| {
         Problem::not_found("no profile with this id is running; POST /debug/profile/start begins one")
     })?)
 }
 
-fn busy(error: &TooMany) -> Problem {
+/// `POST /debug/profile/workload?rounds=10`: the self test; answers with what a profile of it must show.
+async fn known_workload(RawQuery(query): RawQuery) -> Answer {
+    static RUNNING: Mutex<()> = Mutex::const_new(());
+    let query = Query::parse(query.as_deref())?;
+    let rounds = query.u64_in("rounds", 1..=workload::ROUNDS_MAX)?.unwrap_or(10);
+    let Ok(_alone) = RUNNING.try_lock() else {
+        return Err(Problem::unavailable("the workload is running already, and its figures would be twice these", 5));
+    };
+    workload::run(rounds).await.ok_or_else(|| Problem::unavailable("no thread could be started", 5))?;
+    super::json(StatusCode::OK, &workload::expected(rounds))
+}
+
+pub(super) fn busy(error: &TooMany) -> Problem {
     Problem::unavailable(error.to_string(), 5)
 }

@@ -15,8 +15,14 @@ pub(crate) struct SampleEntry {
 impl SampleEntry {
     /// The first entry of an `stsd` body.
     pub(crate) fn first(moov: &[u8], stsd: Range<usize>) -> Option<SampleEntry> {
-        let first = children(moov, stsd.start.checked_add(8)?..stsd.end).next()?.ok()?;
-        Some(SampleEntry { kind: first.kind, start: first.start, body: first.body })
+        Self::nth(moov, stsd, 1)
+    }
+
+    /// The entry that samples name by this number, from 1.
+    pub(crate) fn nth(moov: &[u8], stsd: Range<usize>, number: u32) -> Option<SampleEntry> {
+        let nth = usize::try_from(number).ok()?.checked_sub(1)?;
+        let entry = children(moov, stsd.start.checked_add(8)?..stsd.end).nth(nth)?.ok()?;
+        Some(SampleEntry { kind: entry.kind, start: entry.start, body: entry.body })
     }
 
     /// A box inside the entry, in the place where video, audio or QuickTime audio entries have theirs.

@@ -3,8 +3,8 @@
 //! Reading order: [`boxes`] (walking), [`moov`] (where the tables are), [`tables`] (lookups in them), [`fragments`]
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
-//! [`fmp4`] (chunks that play on their own, written with [`write`]). For live streams:
-//! [`arrival`], [`split`], [`filling`]; and [`align`] with [`merge`] where tracks arrive apart.
+//! [`fmp4`] (chunks that play on their own, written with [`write`]), [`still`] (one frame for a decoder). For live
+//! streams: [`arrival`], [`split`], [`filling`]; and [`align`] with [`merge`] where tracks arrive apart.
 
 pub mod align;
 pub mod arrival;
@@ -25,6 +25,7 @@ pub(crate) mod sample;
 pub(crate) mod seek;
 mod shift;
 mod split;
+pub(crate) mod still;
 pub(crate) mod tables;
 pub(crate) mod timecode;
 pub(crate) mod tracks;

@@ -95,7 +95,7 @@ impl<'a> Seeker<'a> {
         &self.frames.view.trak(self.frames.track).handler == b"vide"
     }
 
-    fn need_picture(&self, what: &str) -> Result<(), SeekError> {
+    pub(crate) fn need_picture(&self, what: &str) -> Result<(), SeekError> {
         if self.is_video() {
             return Ok(());
         }

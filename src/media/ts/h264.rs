@@ -5,7 +5,11 @@
 use super::picture::{Format, Kind, Leading, Order, Parity, Picture, Prefix, Unit, frame_rate};
 use crate::media::codec::avc::recovery_frames;
 use crate::media::codec::bits::Bits;
+use crate::media::still::Colour;
 use crate::media::time::Rate;
+
+/// Matrix coefficients that are not said.
+const UNSPECIFIED: u8 = 2;
 
 /// State over the units of one stream.
 pub struct Parser {
@@ -25,8 +29,9 @@ impl Default for Parser {
     }
 }
 
+/// A sequence parameter set, as far as it matters outside a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sps {
+pub struct Sps {
     id: u8,
     profile: u8,
     constraints: u8,
@@ -36,10 +41,47 @@ struct Sps {
     /// 0 when the picture order count has another type than 0.
     order_bits: u32,
     frames_only: bool,
-    width: u32,
-    height: u32,
-    rate: Option<Rate>,
+    /// `max_num_ref_frames`.
+    pub references: u32,
+    /// In whole macroblocks.
+    pub coded_width: u32,
+    pub coded_height: u32,
+    /// Of what is shown, in the coded picture.
+    pub left: u32,
+    pub top: u32,
+    pub width: u32,
+    pub height: u32,
+    pub vui: Vui,
 }
+
+/// Video usability information.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vui {
+    rate: Option<Rate>,
+    /// Width to height of one pixel.
+    pub pixel_aspect: Option<(u32, u32)>,
+    pub colour: Option<Colour>,
+}
+
+/// `aspect_ratio_idc` from 1 on (table E-1).
+const PIXEL_ASPECTS: [(u32, u32); 16] = [
+    (1, 1),
+    (12, 11),
+    (10, 11),
+    (16, 11),
+    (40, 33),
+    (24, 11),
+    (20, 11),
+    (32, 11),
+    (80, 33),
+    (18, 11),
+    (15, 11),
+    (64, 33),
+    (160, 99),
+    (4, 3),
+    (3, 2),
+    (2, 1),
+];
 
 pub fn wants(first: u8) -> usize {
     match first & 0x1f {
@@ -83,7 +125,7 @@ impl Parser {
         self.newest = sps.id;
         if self.format.is_none() {
             let codec = format!("avc1.{:02x}{:02x}{:02x}", sps.profile, sps.constraints, sps.level);
-            self.format = Some(Format { codec, width: sps.width, height: sps.height, rate: sps.rate });
+            self.format = Some(Format { codec, width: sps.width, height: sps.height, rate: sps.vui.rate });
         }
     }
 
@@ -134,7 +176,8 @@ impl Parser {
     }
 }
 
-fn parse_sps(body: &[u8]) -> Option<Sps> {
+/// Reads what follows the header of an SPS unit.
+pub fn parse_sps(body: &[u8]) -> Option<Sps> {
     let mut bits = Bits::new(body);
     let [profile, constraints, level] = [bits.bits(8)? as u8, bits.bits(8)? as u8, bits.bits(8)? as u8];
     let id = u8::try_from(bits.ue()?).ok().filter(|&id| id < 32)?;
@@ -154,20 +197,8 @@ fn parse_sps(body: &[u8]) -> Option<Sps> {
         }
     }
     let frame_num_bits = bits.ue()?.checked_add(4).filter(|&n| n <= 16)?;
-    let mut order_bits = 0;
-    match bits.ue()? {
-        0 => order_bits = bits.ue()?.checked_add(4).filter(|&n| n <= 16)?,
-        1 => {
-            bits.bit()?;
-            bits.se()?;
-            bits.se()?;
-            for _ in 0..bits.ue()?.min(255) {
-                bits.se()?;
-            }
-        }
-        _ => {}
-    }
-    bits.ue()?;
+    let order_bits = order_bits(&mut bits)?;
+    let references = bits.ue()?;
     bits.bit()?;
     let width = bits.ue()?.checked_add(1)?.checked_mul(16)?;
     let map_units = bits.ue()?.checked_add(1)?;
@@ -187,9 +218,14 @@ fn parse_sps(body: &[u8]) -> Option<Sps> {
         frame_num_bits,
         order_bits,
         frames_only,
+        references,
+        coded_width: width,
+        coded_height: height,
+        left: 0,
+        top: 0,
         width,
         height,
-        rate: None,
+        vui: Vui::default(),
     };
     if bits.bit()? {
         let chroma = if separate_planes { 0 } else { chroma };
@@ -197,11 +233,31 @@ fn parse_sps(body: &[u8]) -> Option<Sps> {
         let [left, right, top, bottom] = [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?];
         sps.width = width.checked_sub(left.checked_add(right)?.checked_mul(x)?)?;
         sps.height = height.checked_sub(top.checked_add(bottom)?.checked_mul(y)?)?;
+        (sps.left, sps.top) = (left.checked_mul(x)?, top.checked_mul(y)?);
     }
     if bits.bit()? {
-        sps.rate = vui_rate(&mut bits);
+        // One that is cut off says what it says before that.
+        let _ = parse_vui(&mut bits, &mut sps.vui);
     }
     Some(sps)
+}
+
+/// Bits of the picture order count in slices; 0 when it has another type than 0.
+fn order_bits(bits: &mut Bits<'_>) -> Option<u32> {
+    let mut order_bits = 0;
+    match bits.ue()? {
+        0 => order_bits = bits.ue()?.checked_add(4).filter(|&n| n <= 16)?,
+        1 => {
+            bits.bit()?;
+            bits.se()?;
+            bits.se()?;
+            for _ in 0..bits.ue()?.min(255) {
+                bits.se()?;
+            }
+        }
+        _ => {}
+    }
+    Some(order_bits)
 }
 
 fn skip_scaling_list(bits: &mut Bits<'_>, list: u32) -> Option<()> {
@@ -218,30 +274,37 @@ fn skip_scaling_list(bits: &mut Bits<'_>, list: u32) -> Option<()> {
     Some(())
 }
 
-/// `time_scale / (2 * num_units_in_tick)` of the VUI.
-fn vui_rate(bits: &mut Bits<'_>) -> Option<Rate> {
-    if bits.bit()? && bits.bits(8)? == 255 {
-        bits.skip(32)?;
+fn parse_vui(bits: &mut Bits<'_>, vui: &mut Vui) -> Option<()> {
+    if bits.bit()? {
+        vui.pixel_aspect = match bits.bits(8)? {
+            255 => Some((bits.bits(16)?, bits.bits(16)?)).filter(|(width, height)| *width > 0 && *height > 0),
+            number => usize::try_from(number).ok()?.checked_sub(1).and_then(|at| PIXEL_ASPECTS.get(at)).copied(),
+        };
     }
     if bits.bit()? {
         bits.bit()?;
     }
     if bits.bit()? {
-        bits.skip(4)?;
+        bits.skip(3)?;
+        let full_range = bits.bit()?;
+        let mut matrix = UNSPECIFIED;
         if bits.bit()? {
-            bits.skip(24)?;
+            bits.skip(16)?;
+            matrix = u8::try_from(bits.bits(8)?).ok()?;
         }
+        vui.colour = Some(Colour { matrix, full_range });
     }
     if bits.bit()? {
         bits.ue()?;
         bits.ue()?;
     }
-    if !bits.bit()? {
-        return None;
+    if bits.bit()? {
+        // `time_scale / (2 * num_units_in_tick)`
+        let units = u64::from(bits.bits(32)?);
+        let scale = u64::from(bits.bits(32)?);
+        vui.rate = frame_rate(scale, units * 2);
     }
-    let units = u64::from(bits.bits(32)?);
-    let scale = u64::from(bits.bits(32)?);
-    frame_rate(scale, units * 2)
+    Some(())
 }
 
 #[cfg(test)]

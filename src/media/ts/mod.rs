@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`packet`] and [`sync`] (packets of a file), [`psi`] (which streams), [`pes`] (timestamps),
 //! [`bits`], [`nal`] and the codecs (pictures), [`timeline`] (order and time), [`scan`] (all of it together),
-//! [`table`] (the result, searched where it lies), [`resolve`] (a moment to bytes). For live streams: [`arrival`]
+//! [`table`] (the result, searched where it lies), [`resolve`] (a moment to bytes), [`still`]
+//! (one frame for a decoder). For live streams: [`arrival`]
 //! (packets out of buffers), [`cutter`] (where parts begin), [`rope`].
 //! Must not know about files, HTTP or the index cache.
 
@@ -22,6 +23,7 @@ pub mod psi;
 pub mod resolve;
 pub mod rope;
 pub mod scan;
+mod still;
 pub mod sync;
 pub mod table;
 pub mod timeline;

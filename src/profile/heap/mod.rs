@@ -88,6 +88,15 @@ impl Snapshot {
         profile.encode()
     }
 
+    /// Bytes by stack, for flame graphs: in use, or ever allocated.
+    pub fn folded(&self, view: View) -> String {
+        let addresses: HashSet<u64> = self.stacks.iter().flat_map(|reading| reading.stack.iter().copied()).collect();
+        let names = symbols::of_this_process(addresses.into_iter());
+        let value = |reading: &stacks::Reading| reading.totals.values()[if view == View::InUse { 3 } else { 1 }];
+        let known = self.stacks.iter().filter(|reading| value(reading) > 0);
+        known.map(|reading| format!("{} {}\n", symbols::folded(&names, &reading.stack), value(reading))).collect()
+    }
+
     /// As text, the largest first.
     pub fn text(&self) -> String {
         let mut stacks: Vec<_> = self.stacks.iter().filter(|reading| !reading.totals.is_zero()).collect();

@@ -1,0 +1,86 @@
+//! Decoding: the units of a plan, in order, through the decoder for their coding, within limits of size and time.
+//!
+//! Decoders are strangers: each runs under a panic guard, is asked for nothing larger than the limits, and is left
+//! between two units when the time is up. Must not know pixels.
+
+use super::planes::Planes;
+use super::{FrameError, Limits, h264, hevc};
+use crate::media::ReadAt;
+use crate::media::still::{Coding, Still};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+/// Decodes towards one picture.
+pub trait StillDecoder {
+    /// Takes the next unit; `wanted` when it is of the picture that is asked for, which may come back at once.
+    fn decode(&mut self, unit: &[u8], wanted: bool) -> Result<Option<Planes>, FrameError>;
+
+    /// There are no more units: the picture, if it has not come yet.
+    fn finish(&mut self) -> Result<Option<Planes>, FrameError>;
+}
+
+/// The picture of a plan. `src` is what the plan was made for, `decoder` is for its coding.
+pub fn decode(
+    src: &dyn ReadAt,
+    still: &Still,
+    mut decoder: Box<dyn StillDecoder>,
+    limits: &Limits,
+) -> Result<Planes, FrameError> {
+    guarded(move || {
+        let until = Instant::now() + limits.time;
+        decoder.decode(&still.setup, false)?;
+        for n in 0..still.len() {
+            if Instant::now() >= until {
+                return Err(FrameError::TooSlow { limit: limits.time });
+            }
+            let unit = still.unit(src, n)?;
+            if let Some(planes) = decoder.decode(&unit, n >= still.wanted())? {
+                return Ok(planes);
+            }
+        }
+        decoder.finish()?.ok_or_else(|| FrameError::Damaged(format!("frame {} has no whole picture", still.frame)))
+    })
+}
+
+/// Runs what may panic on hostile input; a panic is an error.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, FrameError>) -> Result<T, FrameError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(FrameError::Panicked))
+}
+
+/// A new decoder.
+pub fn decoder(coding: &Coding, limits: Limits) -> Result<Box<dyn StillDecoder>, FrameError> {
+    match coding {
+        Coding::H264 => Ok(Box::new(h264::Decoder::new(limits))),
+        Coding::Hevc => Ok(Box::new(hevc::Decoder::new(limits))),
+        #[cfg(feature = "av1")]
+        Coding::Av1 => Ok(Box::new(super::av1::Decoder::new(limits)?)),
+        #[cfg(not(feature = "av1"))]
+        Coding::Av1 => Err(FrameError::Unsupported { what: "this video is AV1".to_owned() }),
+        Coding::Other(name) => Err(FrameError::Unsupported { what: format!("this video is {name}") }),
+    }
+}
+
+/// Holds the size of a picture and what a decoder needs for it against the limits, before anything is allocated.
+/// `references`: pictures that are kept; `sample_bytes`: of one pixel with its chroma and what is kept per block.
+pub(super) fn check_size(
+    (width, height): (u64, u64),
+    references: u64,
+    sample_bytes: u64,
+    limits: &Limits,
+) -> Result<(), FrameError> {
+    let pixels = width.saturating_mul(height);
+    if pixels > limits.pixels_max {
+        let text = format!("the picture has {width} × {height} pixels; at most {} are decoded", limits.pixels_max);
+        return Err(FrameError::TooLarge(text));
+    }
+    let bytes = pixels.saturating_mul(sample_bytes).saturating_mul(references.saturating_add(2));
+    if bytes > limits.bytes_max {
+        let text = format!(
+            "decoding pictures of {width} × {height} pixels that refer to {references} others takes {bytes} bytes; at \
+             most {} are allowed",
+            limits.bytes_max
+        );
+        return Err(FrameError::TooLarge(text));
+    }
+    Ok(())
+}
