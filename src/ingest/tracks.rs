@@ -206,6 +206,10 @@ impl Session {
         for bytes in out {
             self.arrival.push(bytes, &mut self.arrived)?;
         }
+        if all {
+            // What waits in the parser for fragments of other tracks.
+            self.arrival.finish(false, &mut self.arrived);
+        }
         for event in self.arrived.drain(..) {
             traffic.copied.fetch_add(publication.take(event)?, Relaxed);
         }

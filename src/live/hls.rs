@@ -3,7 +3,7 @@
 use super::arrival::Init;
 use super::master;
 use super::playlist::Playlist;
-use super::segments::{Progress, Segment, Segments};
+use super::segments::{Progress, Segments};
 use super::stream::{Inner, Stream};
 use crate::media::cadence::Targets;
 use std::sync::{Arc, PoisonError};
@@ -39,8 +39,9 @@ impl Stream {
         self.progress.subscribe()
     }
 
-    /// Where a viewer begins who goes so far back that the memory does not reach: the first byte of the last segment
-    /// that begins before that, or of the first one from `readable_from` on, and its init segment.
+    /// Where a viewer begins who goes so far back that the memory does not reach: the first byte of the last keyframe
+    /// that begins before that, or of the first one from `readable_from` on, and its init segment. A keyframe is one
+    /// that a part of a playlist begins with or has first.
     pub fn rewind(&self, back_us: i64, readable_from: u64) -> Option<(u64, Arc<Init>)> {
         let inner = self.lock();
         let (first, last) = (inner.window.first()?, inner.window.last()?);
@@ -48,18 +49,18 @@ impl Stream {
         if first.start_us <= wanted {
             return None;
         }
-        let before = inner.segments.all().filter(|segment| {
-            let independent = segment.parts.first().is_some_and(|part| part.independent);
-            independent && segment.range.start >= readable_from && segment.range.start < first.offset
-        });
-        let mut found: Option<&Segment> = None;
-        for segment in before {
-            if found.is_some() && segment.start_us > wanted {
-                break;
+        let mut found: Option<(u64, &Arc<Init>)> = None;
+        for segment in inner.segments.all() {
+            for keyframe in segment.parts.iter().filter_map(|part| part.keyframe) {
+                if keyframe.byte >= first.offset || (found.is_some() && keyframe.start_us > wanted) {
+                    return found.map(|(byte, init)| (byte, Arc::clone(init)));
+                }
+                if keyframe.byte >= readable_from {
+                    found = Some((keyframe.byte, &segment.init));
+                }
             }
-            found = Some(segment);
         }
-        found.map(|segment| (segment.range.start, Arc::clone(&segment.init)))
+        found.map(|(byte, init)| (byte, Arc::clone(init)))
     }
 
     /// Where the coding ends that a byte of the stream has, if it does: the first byte of the next init segment.

@@ -134,7 +134,7 @@ fn write_parts(out: &mut String, segment: &Segment) -> std::fmt::Result {
     let (number, extension) = (segment.number, segment.init.segment_extension());
     for (n, part) in segment.parts.iter().enumerate() {
         let name = Resource::Part { segment: number, part: n, extension };
-        let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
+        let independent = if part.keyframe.is_some() { ",INDEPENDENT=YES" } else { "" };
         writeln!(out, "#EXT-X-PART:DURATION={},URI=\"{name}\"{independent}", seconds(part.duration_us))?;
     }
     Ok(())

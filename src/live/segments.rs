@@ -16,8 +16,15 @@ use std::time::{Duration, SystemTime};
 pub struct SegmentPart {
     pub range: Range<u64>,
     pub duration_us: i64,
-    /// Decoding can begin in it.
-    pub independent: bool,
+    /// The first one in it.
+    pub keyframe: Option<Keyframe>,
+}
+
+/// Where decoding can begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyframe {
+    pub start_us: i64,
+    pub byte: u64,
 }
 
 /// A run of parts.
@@ -113,7 +120,7 @@ struct OpenPart {
     range: Range<u64>,
     span_us: (i64, i64),
     leads: bool,
-    independent: bool,
+    keyframe: Option<Keyframe>,
 }
 
 impl Segments {
@@ -210,7 +217,7 @@ impl Segments {
         }
         open.segment.duration_us = open.segment.duration_us.saturating_add(duration_us);
         open.segment.range.end = part.range.end;
-        open.segment.parts.push(SegmentPart { range: part.range, duration_us, independent: part.independent });
+        open.segment.parts.push(SegmentPart { range: part.range, duration_us, keyframe: part.keyframe });
         self.version += 1;
     }
 
@@ -337,14 +344,20 @@ impl Segments {
     }
 }
 
+impl Appended<'_> {
+    fn keyframe(&self) -> Option<Keyframe> {
+        self.keyframe.then_some(Keyframe { start_us: self.span_us.0, byte: self.range.start })
+    }
+}
+
 impl OpenPart {
     fn new(part: &Appended<'_>) -> Self {
-        Self { range: part.range.clone(), span_us: part.span_us, leads: part.leads, independent: part.keyframe }
+        Self { range: part.range.clone(), span_us: part.span_us, leads: part.leads, keyframe: part.keyframe() }
     }
 
     fn take(&mut self, part: &Appended<'_>) {
         self.range.end = part.range.end;
-        self.independent |= part.keyframe;
+        self.keyframe = self.keyframe.or_else(|| part.keyframe());
         let (start, end) = part.span_us;
         match (self.leads, part.leads) {
             // Sound at the edges of pictures does not count.
@@ -434,7 +447,7 @@ pub(super) mod tests {
             );
             let durations: Vec<i64> = segment.parts.iter().map(|part| part.duration_us).collect();
             assert_eq!(durations, [vec![480_000; 8], vec![160_000]].concat());
-            assert!(segment.parts.iter().step_by(2).take(4).all(|part| part.independent));
+            assert!(segment.parts.iter().step_by(2).take(4).all(|part| part.keyframe.is_some()));
         }
         // Every byte is in exactly one part.
         let parts: Vec<_> = segments.iter().flat_map(|segment| &segment.parts).map(|part| part.range.clone()).collect();
