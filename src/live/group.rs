@@ -17,9 +17,9 @@ pub struct Group {
 }
 
 impl Stream {
-    /// The newest group, or the one that has the picture of `back_us` before the end of the newest; `None` while there is
-    /// none. Counted in decode times of the pictures alone: sound may reach further, and a picture is shown later than
-    /// it is decoded, but each by as much.
+    /// The newest group, or the one that has the picture of `back_us` before the end of the newest; `None` while there
+    /// is none. Counted in decode times of the pictures alone: sound may reach further, and a picture is shown later
+    /// than it is decoded, but each by as much.
     pub fn group(&self, back_us: Option<i64>) -> Option<Group> {
         let inner = self.lock();
         group(&inner.window, back_us)
