@@ -329,6 +329,7 @@ impl Inner {
 
     fn wake(&mut self) {
         let _span = span!(Stage::Wake.name());
+        let _timed = latency::stage(Stage::Wake);
         std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
     }
 }
