@@ -17,7 +17,19 @@ use tcp::TcpStream;
 use units::{ByteSize, Span};
 
 /// The names that may stand in `warm`; a test holds them against the components that a server has.
-pub const COMPONENTS: &[&str] = &["benchmarks", "recordings"];
+pub const COMPONENTS: &[&str] = &[
+    "adjust",
+    #[cfg(feature = "av1")]
+    "av1",
+    "benchmarks",
+    "enhance",
+    "enhancer",
+    "frame",
+    "h264",
+    "hevc",
+    "jpeg",
+    "recordings",
+];
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]

@@ -8,6 +8,7 @@ pub mod tracks;
 
 use crate::live::{Arrival, Arrived, Publication, PublishError, Streams};
 use crate::net::Traffic;
+use crate::observe::latency;
 use crate::profile::{Stage, span};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -40,6 +41,7 @@ impl<'a> Intake<'a> {
         let received = bytes.len() as u64;
         let pushed = {
             let _span = span!(Stage::Parse.name());
+            let _timed = latency::stage(Stage::Parse);
             self.arrival.push(bytes, &mut self.arrived)
         };
         let copied = self.arrival.copied_bytes();

@@ -12,12 +12,14 @@ pub struct Group {
     pub init: Arc<Init>,
     /// At least one, all coded alike.
     pub parts: Vec<Arc<Part>>,
-    /// The moment, in microseconds from the start of the first part; `None` for the newest picture.
+    /// The moment, in microseconds from the first picture; `None` for the newest picture.
     pub moment_us: Option<i64>,
 }
 
 impl Stream {
-    /// The newest group, or the one that shows what was sent `back_us` before the end; `None` while there is none.
+    /// The newest group, or the one that has the picture of `back_us` before the end of the newest; `None` while there
+    /// is none. Counted in decode times of the pictures alone: sound may reach further, and a picture is shown later
+    /// than it is decoded, but each by as much.
     pub fn group(&self, back_us: Option<i64>) -> Option<Group> {
         let inner = self.lock();
         group(&inner.window, back_us)
@@ -46,8 +48,7 @@ impl Group {
 }
 
 fn group(window: &Window, back_us: Option<i64>) -> Option<Group> {
-    let end_us = window.last()?.end_us;
-    let wanted_us = back_us.map(|back| end_us.saturating_sub(back));
+    let wanted_us = back_us.map(|back| pictures_end_us(window).saturating_sub(back));
     let first = match wanted_us {
         None => window.newest_keyframe()?,
         Some(wanted) => window.keyframe_at(wanted)?,
@@ -56,12 +57,19 @@ fn group(window: &Window, back_us: Option<i64>) -> Option<Group> {
     while let Some(next) = window.get(first.number + parts.len() as u64) {
         let last = parts.last().unwrap_or(first);
         // Pictures may be sent in another order than they are shown: the next part completes this one.
-        let shown = wanted_us.is_some_and(|wanted| last.start_us > wanted);
+        let shown = wanted_us.is_some_and(|wanted| last.leading_start_us() > wanted);
         if shown || !Arc::ptr_eq(&next.init, &first.init) {
             break;
         }
         parts.push(Arc::clone(next));
     }
-    let moment_us = wanted_us.map(|wanted| wanted.saturating_sub(first.start_us).max(0));
+    let moment_us = wanted_us.map(|wanted| wanted.saturating_sub(first.leading_start_us()).max(0));
     Some(Group { init: Arc::clone(&first.init), parts, moment_us })
+}
+
+/// Where the last picture ends.
+fn pictures_end_us(window: &Window) -> i64 {
+    let mut newest_first = window.parts().rev();
+    let leading = newest_first.find_map(|part| part.leading_us).map(|(_, end_us)| end_us);
+    leading.or(window.last().map(|last| last.end_us)).unwrap_or(0)
 }

@@ -63,7 +63,8 @@ impl Playlist {
         last.map_or(0, Segment::end_us)
     }
 
-    fn render(&self, delta: bool) -> String {
+    /// The text, made anew.
+    pub fn render(&self, delta: bool) -> String {
         let mut text = String::with_capacity(512 + self.segments.len() * 160);
         // Writing to a String cannot fail.
         let _ = self.write(&mut text, delta);

@@ -316,7 +316,9 @@ impl Inner {
         };
         self.meter.push(appended.span_us.0, appended.span_us.1, shares);
         self.segments.append(&appended, SystemTime::now());
-        self.window.push(Arc::new(Part { number, offset, len, rope, start_us, end_us, keyframe, init }), bounds);
+        let leading_us = cut.leading_us;
+        let part = Part { number, offset, len, rope, start_us, end_us, leading_us, keyframe, init };
+        self.window.push(Arc::new(part), bounds);
         self.wake();
     }
 
@@ -327,6 +329,7 @@ impl Inner {
 
     fn wake(&mut self) {
         let _span = span!(Stage::Wake.name());
+        let _timed = latency::stage(Stage::Wake);
         std::mem::take(&mut self.wakers).into_values().for_each(Waker::wake);
     }
 }

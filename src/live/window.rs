@@ -19,6 +19,8 @@ pub struct Part {
     /// Start and end in microseconds of the stream.
     pub start_us: i64,
     pub end_us: i64,
+    /// Start and end of what it has of the track that is cut, the pictures where there are any, by decode times.
+    pub leading_us: Option<(i64, i64)>,
     /// Decoding can begin here.
     pub keyframe: bool,
     /// What it was coded with; another one than the part before means that players start anew.
@@ -26,6 +28,10 @@ pub struct Part {
 }
 
 impl Part {
+    pub fn leading_start_us(&self) -> i64 {
+        self.leading_us.map_or(self.start_us, |(start_us, _)| start_us)
+    }
+
     /// Where the init segment begins if this is the first part after it.
     pub fn init_offset(&self) -> u64 {
         self.offset.saturating_sub(self.init.bytes().len() as u64)
@@ -123,6 +129,11 @@ impl Window {
         }
     }
 
+    /// Oldest first.
+    pub fn parts(&self) -> impl DoubleEndedIterator<Item = &Arc<Part>> {
+        self.parts.iter()
+    }
+
     /// The newest part at which decoding can begin.
     pub fn newest_keyframe(&self) -> Option<&Arc<Part>> {
         self.parts.iter().rev().find(|part| part.keyframe)
@@ -130,8 +141,7 @@ impl Window {
 
     /// The last keyframe part that starts at or before a time; the oldest keyframe part if all are later.
     pub fn keyframe_at(&self, time_us: i64) -> Option<&Arc<Part>> {
-        let end = self.parts.partition_point(|part| part.start_us <= time_us);
-        let before = self.parts.iter().take(end).rev().find(|part| part.keyframe);
+        let before = self.parts.iter().rev().find(|part| part.keyframe && part.leading_start_us() <= time_us);
         before.or_else(|| self.parts.iter().find(|part| part.keyframe))
     }
 }
@@ -145,7 +155,17 @@ mod tests {
         let start_us = number as i64 * 500_000;
         let rope = vec![Bytes::from(vec![0; 100])];
         let (offset, end_us) = (number * 100, start_us + 500_000);
-        Arc::new(Part { number, offset, len: 100, rope, start_us, end_us, keyframe, init })
+        Arc::new(Part {
+            number,
+            offset,
+            len: 100,
+            rope,
+            start_us,
+            end_us,
+            leading_us: Some((start_us, end_us)),
+            keyframe,
+            init,
+        })
     }
 
     fn window(parts: u64, bounds: Bounds) -> Window {

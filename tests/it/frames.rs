@@ -327,7 +327,9 @@ fn damaged_media_is_an_error() {
             }
         }
         assert!(failed > 0, "{name}: something was noticed");
-        let cut = &whole[..end - 10];
+        // Of MPEG-TS the last packet may be missing, as any may: then nothing of the frame itself is there.
+        let lost = if name.ends_with(".ts") { end - seek.sample_offset as usize } else { 10 };
+        let cut = &whole[..end - lost];
         assert!(still::frame(&index, &cut, &Position::Frame(60), &job).is_err(), "{name}: cut off");
         let mut empty = whole.clone();
         empty[start..end].fill(0);

@@ -100,7 +100,13 @@ fn an_unknown_component_cannot_be_warmed() {
     let output = Command::new(env!("CARGO_BIN_EXE_weir")).args(["serve", "--check", "--warm", "x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("warm: there is no component x; there are ") && text.contains("recordings"), "{text}");
+    let (_, rest) = text.split_once("warm: there is no component x; there are ").expect(&text);
+    let named: Vec<&str> = rest.lines().next().unwrap().split(", ").map(str::trim).collect();
+    // They are those of the table, but for indexes, which are built for a video each.
+    let server = Server::builder().argument("--warm", &named.join(",")).start();
+    let of_table = || components(&server).into_iter().filter(|(name, _)| !name.ends_with("index"));
+    assert_eq!(named, of_table().map(|(name, _)| name).collect::<Vec<_>>());
+    eventually("all are warm", || of_table().all(|(_, state)| state == "ready"));
 }
 
 #[test]
@@ -120,6 +126,8 @@ fn serve_prints_each_component_as_it_comes() {
         .video(&oracle::vector("allintra.mp4"), "a.mp4")
         .argument("--startup-times", "--warm=recordings");
     let server = server.start();
+    // The lines come to us when they do.
+    eventually("the end of the start", || server.log().lines().any(|line| line.ends_with("| server")));
     let log = server.log();
     let at = |name: &str| log.lines().position(|line| line.ends_with(&format!("|   {name}"))).unwrap();
     assert!(at("listeners") < at("library") && at("library") < at("threads"), "{log}");

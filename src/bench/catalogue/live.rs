@@ -1,20 +1,23 @@
-//! One part of a live stream handed to many viewers, and the profiler's own cost.
+//! One part of a live stream handed to many viewers, its playlist, and what the profiler and a histogram cost.
 
 use super::sample;
 use crate::bench::{Benchmark, Statement};
 use crate::live::arrival::{Arrival, Arrived};
 use crate::live::cursor::{Cursor, Next};
 use crate::live::numbers::InMemory;
+use crate::live::playlist::{Form, Playlist};
 use crate::live::window::Bounds;
 use crate::live::{LiveConfig, Publication, Streams};
 use crate::media::cadence::Targets;
+use crate::observe::latency::{BUCKETS, Histogram};
 use crate::profile::{Hold, SpanExt, site, span};
 use bytes::Bytes;
 use std::hint::black_box;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) fn span() -> Benchmark {
     Benchmark::new(
@@ -50,6 +53,7 @@ fn spanned(value: u64) -> u64 {
 const FRAMES: u32 = 30;
 /// Seconds of media that are pushed over and over; time goes on by a discontinuity.
 const SECONDS: u32 = 20;
+const TARGETS: Targets = Targets { part_us: 500_000, segment_us: 4_000_000 };
 
 pub(super) fn fanout() -> Benchmark {
     Benchmark::new(
@@ -63,10 +67,9 @@ pub(super) fn fanout() -> Benchmark {
     .way("viewers", |size| fanning(size, size))
 }
 
-fn fanning(elements: u64, viewers: u64) -> Result<Statement, String> {
-    let targets = Targets { part_us: 500_000, segment_us: 4_000_000 };
+fn streams(window_us: i64, targets: Targets) -> Arc<Streams> {
     let config = LiveConfig {
-        window: Bounds { duration_us: 10_000_000, bytes: 64 << 20 },
+        window: Bounds { duration_us: window_us, bytes: 64 << 20 },
         targets,
         streams_max: 1,
         memory_max: 64 << 20,
@@ -74,13 +77,17 @@ fn fanning(elements: u64, viewers: u64) -> Result<Statement, String> {
         takeover: false,
         lags_max: u32::MAX,
     };
-    let streams = Streams::new(config, Arc::new(InMemory::default()));
+    Arc::new(Streams::new(config, Arc::new(InMemory::default())))
+}
+
+fn fanning(elements: u64, viewers: u64) -> Result<Statement, String> {
+    let streams = streams(10_000_000, TARGETS);
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut publication = streams.publish("bench", address).map_err(|error| error.to_string())?;
     let stream = streams.get("bench").ok_or("the stream is not there")?;
     let media = Bytes::from(sample::ts(sample::FRAME_RATE * SECONDS));
     let step = media.len() / (sample::FRAME_RATE * SECONDS / FRAMES) as usize;
-    let (mut arrival, mut at, mut parts) = (Arrival::new(targets), 0, 0);
+    let (mut arrival, mut at, mut parts) = (Arrival::new(TARGETS), 0, 0);
     let mut cursors: Vec<Cursor> = (0..viewers).map(|_| stream.view(None)).collect();
     let mut push = move || {
         if at + step > media.len() {
@@ -100,6 +107,62 @@ fn fanning(elements: u64, viewers: u64) -> Result<Statement, String> {
     }
     Ok(Statement::new(elements, move || push().map(|()| follow(&mut cursors))))
 }
+
+pub(super) fn playlist() -> Benchmark {
+    Benchmark::new(
+        "playlist-render",
+        "What does the playlist of a live stream cost each time the stream goes on?",
+        "it is rendered once a part, which grows with the window; all others who ask get a clone, whatever its length",
+    )
+    .sized("seconds that are listed", 60, 20..=600)
+    .per("second")
+    .way("rendered", |size| listing(size, |playlist, _| playlist.render(false).len()))
+    .way("rendered, delta", |size| listing(size, |playlist, _| playlist.render(true).len()))
+    .way("shared", |size| listing(size, |playlist, rendered| playlist.text(Form::default(), rendered).len()))
+}
+
+fn listing(seconds: u64, text: impl Fn(&Playlist, &AtomicU64) -> usize + 'static) -> Result<Statement, String> {
+    let streams = streams(i64::try_from(seconds).unwrap_or(0) * 1_000_000, TARGETS);
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut publication = streams.publish("bench", address).map_err(|error| error.to_string())?;
+    let stream = streams.get("bench").ok_or("the stream is not there")?;
+    let frames = u32::try_from(seconds).unwrap_or(SECONDS) * sample::FRAME_RATE;
+    take(&mut Arrival::new(TARGETS), &mut publication, Bytes::from(sample::ts(frames)))?;
+    let playlist = stream.playlist(|| 0);
+    if !playlist.render(false).contains("#EXTINF") {
+        return Err("no segment is listed".to_owned());
+    }
+    let rendered = AtomicU64::new(0);
+    Ok(Statement::new(seconds, move || text(black_box(&playlist), &rendered)))
+}
+
+pub(super) fn observe() -> Benchmark {
+    Benchmark::new(
+        "histogram-observe",
+        "What does it cost to count a duration in a histogram?",
+        "two additions to counters of the thread's own; a lock costs more, and so do the readings of the clock",
+    )
+    .way("observe", |_| {
+        let histogram = Histogram::new();
+        Ok(Statement::new(1, move || histogram.observe(black_box(TOOK))))
+    })
+    .way("behind a mutex", |_| {
+        let buckets = Mutex::new(([0u64; BUCKETS], 0));
+        Ok(Statement::new(1, move || {
+            let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+            let ns = black_box(TOOK).as_nanos() as u64;
+            buckets.0[(64 - (ns / 1000).leading_zeros() as usize).min(BUCKETS - 1)] += 1;
+            buckets.1 += ns;
+        }))
+    })
+    .way("with its clock", |_| {
+        let histogram = Histogram::new();
+        Ok(Statement::new(1, move || histogram.observe(black_box(Instant::now()).elapsed())))
+    })
+}
+
+/// What is observed.
+const TOOK: Duration = Duration::from_micros(350);
 
 /// Pushes bytes as a publisher's connection does.
 fn take(arrival: &mut Arrival, publication: &mut Publication, bytes: Bytes) -> Result<(), String> {

@@ -6,6 +6,7 @@ mod indexes;
 mod live;
 mod lookup;
 pub mod sample;
+mod stills;
 
 use super::Benchmark;
 
@@ -22,6 +23,11 @@ pub fn all() -> Vec<Benchmark> {
         indexes::ts(),
         components::ready(),
         components::first(),
+        stills::dot(),
+        stills::decoding(),
+        stills::enhance(),
+        live::playlist(),
+        live::observe(),
         live::fanout(),
         live::span(),
         components::empty(),
