@@ -81,15 +81,15 @@ mod tests {
         let mut meter = Meter::default();
         assert_eq!(meter.rates(), []);
         for second in 0..100 {
-            // 25 pictures of 1,000 bytes a second, then of 2,000; a little sound every other second.
+            // 24 pictures and 25,000 bytes a second, then twice as many bytes; a little sound every other second.
             let bytes = if second < 50 { 25_000 } else { 50_000 };
-            let mut shares = vec![Share { track: 1, bytes, samples: Some((25, 1_001_000)) }];
+            let mut shares = vec![Share { track: 1, bytes, samples: Some((24, 1_001_000)) }];
             if second % 2 == 0 {
                 shares.push(Share { track: 2, bytes: 500, samples: None });
             }
             meter.push(second * 1_000_000, (second + 1) * 1_000_000, shares);
         }
-        let video = Rates { track: 1, bits_per_second: 400_000, rate: Rate::new(25_000, 1001) };
+        let video = Rates { track: 1, bits_per_second: 400_000, rate: Rate::new(24_000, 1001) };
         assert_eq!(meter.rates(), [video, Rates { track: 2, bits_per_second: 2000, rate: None }]);
     }
 }
