@@ -139,7 +139,7 @@ fuzz() {
 
 play_in_browser() {
     NODE_PATH=target/browser/node_modules WEIR_CHROMIUM=$(browser) node tests/browser/demo.cjs target/debug/weir "$logs"
-    NODE_PATH=target/browser/node_modules WEIR_CHROMIUM=$(browser) node tests/browser/live.cjs target/debug/weir "$logs" 25
+    NODE_PATH=target/browser/node_modules WEIR_CHROMIUM=$(browser) node tests/browser/live.cjs target/debug/weir "$logs"
 }
 
 # Functions are run by `timeout` in a shell of their own.
@@ -156,7 +156,7 @@ step "documentation tests" 300 cargo test --locked --doc
 step "call tree: loom, sanitizer" 600 tests/loom/run.sh
 step "fuzz" 600 bash -euo pipefail -c fuzz
 step "instructions" 600 benches/instructions
-step "browser" 180 bash -euo pipefail -c play_in_browser
+step "browser" 300 bash -euo pipefail -c play_in_browser
 step "docker files" 60 python3 docker/check.py target/debug/weir
 current=""
 complete=yes

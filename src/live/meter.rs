@@ -81,7 +81,7 @@ mod tests {
         let mut meter = Meter::default();
         assert_eq!(meter.rates(), []);
         for second in 0..100 {
-            // 24 pictures and 25,000 bytes a second, then twice as many bytes; a little sound every other second.
+            // 24 pictures in 1.001 s, of 25,000 bytes in all and then of twice that; a little sound every other second.
             let bytes = if second < 50 { 25_000 } else { 50_000 };
             let mut shares = vec![Share { track: 1, bytes, samples: Some((24, 1_001_000)) }];
             if second % 2 == 0 {

@@ -282,7 +282,7 @@ fn server_timing_names_the_stages() {
     for (target, stages) in [
         ("/videos/a.mp4/file", &["lookup", "open", "total"][..]),
         ("/videos/a.mp4/chunk?frame=30", &["lookup", "open", "resolve", "total"]),
-        ("/videos/a.mp4/chunk?frame=30&duration=1&as=fmp4", &["lookup", "open", "resolve", "plan", "total"]),
+        ("/videos/a.mp4/chunk?frame=30&duration=1&as=fmp4", &["lookup", "open", "resolve", "slice", "total"]),
         ("/videos", &["total"]),
         ("/videos/none.mp4", &["lookup", "total"]),
     ] {

@@ -41,6 +41,8 @@ fn prometheus_reads_both_formats_and_the_figures_are_true() {
         assert_eq!(server.get("/videos/a.bin/file").status, 200);
     }
     assert_eq!(server.get("/secret/path?key=1").status, 404);
+    // A request is counted once its last byte is out: the client may be faster.
+    publisher::eventually("eight requests counted", || server.metric("weir_request_duration_seconds_count") >= 8.0);
     let older = server.admin_get("/metrics");
     assert_eq!(older.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let newer = client::request(server.admin, "GET", "/metrics", &[OPEN_METRICS], b"");
