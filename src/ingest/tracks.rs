@@ -4,7 +4,7 @@
 //! there. A stream ends when every track has ended; a gap between two requests is a gap.
 
 use crate::live::{Arrival, Arrived, Publication, PublishError, Streams};
-use crate::media::mp4::align::Aligner;
+use crate::media::mp4::align::{Aligner, Taken};
 use crate::media::mp4::arrival::{self as mp4, ArrivalError, Wrong};
 use crate::net::Traffic;
 use bytes::Bytes;
@@ -29,6 +29,7 @@ pub struct Tracks {
     patience: Duration,
     started: Instant,
     requests: AtomicU64,
+    again: AtomicU64,
     sessions: Mutex<HashMap<String, Arc<Mutex<Session>>>>,
 }
 
@@ -58,8 +59,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Tracks {
     pub fn new(streams: Arc<Streams>, traffic: Arc<Traffic>, patience: Duration) -> Self {
-        let (started, requests, sessions) = (Instant::now(), AtomicU64::new(1), Mutex::default());
-        Self { streams, traffic, patience, started, requests, sessions }
+        let (requests, again) = (AtomicU64::new(1), AtomicU64::new(0));
+        Self { streams, traffic, patience, started: Instant::now(), requests, again, sessions: Mutex::default() }
+    }
+
+    /// Fragments that had come before, since the start.
+    pub fn again(&self) -> &AtomicU64 {
+        &self.again
     }
 
     fn now(&self) -> Duration {
@@ -166,7 +172,8 @@ impl Session {
         Ok(())
     }
 
-    fn take(&mut self, track: &str, request: u64, event: mp4::Event, now: Duration) -> Result<(), PublishError> {
+    /// Takes what a request brought; whether it had come before.
+    fn take(&mut self, track: &str, request: u64, event: mp4::Event, now: Duration) -> Result<bool, PublishError> {
         match event {
             mp4::Event::Init(init) => {
                 let admitted = self.aligner.admits(track, &init);
@@ -175,12 +182,10 @@ impl Session {
                 self.over.remove(track);
                 let mut out = Vec::new();
                 self.aligner.take_init(track, init, now, &mut out)?;
-                self.mux(out)
+                self.mux(out)?;
+                Ok(false)
             }
-            mp4::Event::Fragment(fragment) => {
-                self.aligner.take(track, request, fragment, now);
-                Ok(())
-            }
+            mp4::Event::Fragment(fragment) => Ok(self.aligner.take(track, request, fragment, now) == Taken::Again),
         }
     }
 
@@ -286,7 +291,8 @@ impl TrackIntake<'_> {
                 mp4::Event::Init(_) => self.brought.0 = true,
                 mp4::Event::Fragment(_) => self.brought.1 = true,
             }
-            session.take(&self.track, self.request, event, now)?;
+            let again = session.take(&self.track, self.request, event, now)?;
+            self.tracks.again.fetch_add(u64::from(again), Relaxed);
         }
         session.pump(now, false, &self.tracks.traffic)
     }

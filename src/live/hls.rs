@@ -51,12 +51,12 @@ impl Stream {
         }
         let mut found: Option<(u64, &Arc<Init>)> = None;
         for segment in inner.segments.all() {
-            for keyframe in segment.parts.iter().filter_map(|part| part.keyframe) {
-                if keyframe.byte >= first.offset || (found.is_some() && keyframe.start_us > wanted) {
+            for (start_us, byte) in segment.parts.iter().filter_map(|part| part.keyframe) {
+                if byte >= first.offset || (found.is_some() && start_us > wanted) {
                     return found.map(|(byte, init)| (byte, Arc::clone(init)));
                 }
-                if keyframe.byte >= readable_from {
-                    found = Some((keyframe.byte, &segment.init));
+                if byte >= readable_from {
+                    found = Some((byte, &segment.init));
                 }
             }
         }

@@ -16,15 +16,8 @@ use std::time::{Duration, SystemTime};
 pub struct SegmentPart {
     pub range: Range<u64>,
     pub duration_us: i64,
-    /// The first one in it.
-    pub keyframe: Option<Keyframe>,
-}
-
-/// Where decoding can begin.
-#[derive(Clone, Copy, Debug)]
-pub struct Keyframe {
-    pub start_us: i64,
-    pub byte: u64,
+    /// Start in microseconds and first byte of the first keyframe in it.
+    pub keyframe: Option<(i64, u64)>,
 }
 
 /// A run of parts.
@@ -120,7 +113,7 @@ struct OpenPart {
     range: Range<u64>,
     span_us: (i64, i64),
     leads: bool,
-    keyframe: Option<Keyframe>,
+    keyframe: Option<(i64, u64)>,
 }
 
 impl Segments {
@@ -344,20 +337,15 @@ impl Segments {
     }
 }
 
-impl Appended<'_> {
-    fn keyframe(&self) -> Option<Keyframe> {
-        self.keyframe.then_some(Keyframe { start_us: self.span_us.0, byte: self.range.start })
-    }
-}
-
 impl OpenPart {
     fn new(part: &Appended<'_>) -> Self {
-        Self { range: part.range.clone(), span_us: part.span_us, leads: part.leads, keyframe: part.keyframe() }
+        let keyframe = part.keyframe.then_some((part.span_us.0, part.range.start));
+        Self { range: part.range.clone(), span_us: part.span_us, leads: part.leads, keyframe }
     }
 
     fn take(&mut self, part: &Appended<'_>) {
         self.range.end = part.range.end;
-        self.keyframe = self.keyframe.or_else(|| part.keyframe());
+        self.keyframe = self.keyframe.or(part.keyframe.then_some((part.span_us.0, part.range.start)));
         let (start, end) = part.span_us;
         match (self.leads, part.leads) {
             // Sound at the edges of pictures does not count.

@@ -247,6 +247,14 @@ impl Index {
         }
     }
 
+    /// The frames of an MPEG-TS file, for pacing its bytes; `None` for other containers.
+    pub fn packets(&self) -> Option<&ts::Table> {
+        match &self.body {
+            Body::Ts(table) => Some(table),
+            Body::Mp4(_) => None,
+        }
+    }
+
     /// Plans a chunk that plays on its own, from the keyframe of a moment on.
     pub fn fmp4(&self, src: &dyn ReadAt, position: &Position, until: Until) -> Result<(Seek, mp4::Chunk), SeekError> {
         match &self.body {

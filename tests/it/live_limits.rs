@@ -113,6 +113,9 @@ fn recordings_are_kept_as_long_as_configured() {
     eventually("the oldest to go", || videos(&server).len() == 3);
     let kept = videos(&server);
     assert!(kept[0].starts_with("b-") && kept[1].starts_with("c-"), "{kept:?}");
+    assert_eq!(server.metric("weir_recordings_retired_total"), 1.0);
+    // All but the index that ffmpeg puts behind the last fragment.
+    assert!(server.metric("weir_recorded_bytes_total") > recorded.len() as f64 * 0.9);
     assert_eq!(kept[2], "cam-20260101T000000Z.mp4", "what Weir did not record is not its own to delete");
 }
 

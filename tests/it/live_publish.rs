@@ -2,8 +2,11 @@
 
 use crate::support::client::Connection;
 use crate::support::oracle;
-use crate::support::publisher::{Chunked, encode, eventually, fragments, state};
+use crate::support::publisher::{Chunked, coded_frames, encode, eventually, fragments, state};
 use crate::support::server::{Server, WRITE_KEY};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const FRAGMENTED: [&str; 4] = ["-f", "mp4", "-movflags", "frag_keyframe+empty_moov+default_base_moof"];
 
@@ -125,4 +128,57 @@ fn offsets_go_on_when_a_stream_begins_again_and_after_a_crash() {
     server.restart();
     publish(&server, true);
     assert_eq!(window(&server, "first_byte"), next);
+}
+
+fn weir_publish(server: &Server, file: &Path, name: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.arg("publish").arg(file).arg(format!("http://{}/live/{name}", server.media));
+    command.env("WEIR_WRITE_KEY", WRITE_KEY).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn weir_publish_pushes_what_weir_can_index() {
+    let server = Server::builder().start();
+    let directory = tempfile::tempdir().unwrap();
+    let m2ts = ["-f", "mpegts", "-mpegts_m2ts_mode", "1"];
+    let files: [(&str, &[&str]); 4] =
+        [("a.mp4", &[]), ("b.ts", &[]), ("c.m2ts", &m2ts), ("d.ts", &["-c:v", "mpeg2video", "-bf", "0"])];
+    std::thread::scope(|scope| {
+        for (file, extra) in files {
+            let (server, path) = (&server, directory.path().join(file));
+            scope.spawn(move || {
+                encode(&path, 2, extra);
+                let name = &file[..1];
+                let begun = Instant::now();
+                assert!(weir_publish(server, &path, name).status().unwrap().success(), "{file}");
+                assert!(begun.elapsed() >= Duration::from_millis(1900), "{file} at its own speed");
+                let viewer = server.get(&format!("/live/{name}/stream?at=-60")).body;
+                let sent = std::fs::read(&path).unwrap();
+                assert!(oracle::decode(&viewer) == oracle::decode(&sent), "{file}: other frames");
+                if file.ends_with("ts") {
+                    assert!(coded_frames(&viewer, "a") == coded_frames(&sent, "a"), "{file}: other sound");
+                    looped(server, &path, &format!("{name}-loop"), sent.len() as u64);
+                }
+            });
+        }
+    });
+    // Without a picture there is sound.
+    let sound = directory.path().join("sound.m4a");
+    encode(&sound, 1, &["-vn"]);
+    assert!(weir_publish(&server, &sound, "sound").status().unwrap().success());
+    let viewer = server.get("/live/sound/stream?at=-60").body;
+    // 48,000 / 1,024 packets a second.
+    assert!(coded_frames(&viewer, "a").len() >= 44);
+}
+
+/// At the end it begins again: in the same stream, whose time goes on.
+fn looped(server: &Server, file: &Path, name: &str, bytes: u64) {
+    let mut publisher = weir_publish(server, file, name).arg("--loop").spawn().unwrap();
+    eventually("the second round", || state(server, name)["window"]["to"].as_f64() > Some(4.0));
+    let status = state(server, name);
+    assert!(status["received_bytes"].as_u64() > Some(bytes * 9 / 10), "{status}");
+    assert_eq!(status["discontinuities"], 1, "{status}");
+    publisher.kill().unwrap();
+    publisher.wait().unwrap();
 }

@@ -167,6 +167,7 @@ fn segments_may_be_sent_again() {
     }
     std::thread::sleep(std::time::Duration::from_millis(1500));
     assert_eq!(last_byte(), before);
+    assert!(server.metric("weir_fragments_again_total") >= (video.len() + sound.len()) as f64);
     assert_eq!(state(&server, "cam")["discontinuities"], 0);
     assert_eq!(request(&server, "DELETE", "cam", b"").status, 204);
     assert_same(&recorded(&server, "cam"), &source, "segments");

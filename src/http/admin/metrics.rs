@@ -11,6 +11,7 @@ use axum::routing::get;
 use http::HeaderMap;
 use http::header::{ACCEPT, VARY};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The routes of this family.
 pub(super) fn routes() -> Router<Arc<Edge>> {
@@ -65,6 +66,7 @@ pub(super) fn figures(edge: &Edge) -> Vec<Figure> {
         Figure::gauge("weir_pool_queued", "Jobs that wait for a thread", load.queued as f64).of("pool", load.name)
     }));
     figures.extend(live(edge));
+    figures.extend(recordings(edge));
     figures
 }
 
@@ -77,7 +79,6 @@ pub(super) fn pool_loads(edge: &Edge) -> impl Iterator<Item = crate::store::pool
 fn live(edge: &Edge) -> Vec<Figure> {
     let streams = edge.streams.list();
     let status: Vec<_> = streams.iter().map(|stream| stream.status()).collect();
-    let tapes: Vec<_> = streams.iter().filter_map(|stream| edge.recorder.tape(stream)?.status()).collect();
     let sum = |of: &dyn Fn(&Status) -> u64| status.iter().map(of).sum::<u64>() as f64;
     let in_state = |state| status.iter().filter(|status| status.state == state).count() as f64;
     let states = [("live", StreamState::Live), ("waiting", StreamState::Waiting), ("ended", StreamState::Ended)];
@@ -92,14 +93,24 @@ fn live(edge: &Edge) -> Vec<Figure> {
         Figure::gauge("weir_live_received_bytes", "Received by the streams there are", sum(&|s| s.received_bytes)),
         Figure::gauge("weir_discontinuities", "Breaks in the streams there are", sum(&|s| s.discontinuities)),
     ]);
-    let recordings = |on| tapes.iter().filter(|tape| tape.recording == on).count() as f64;
-    let failed = tapes.iter().filter(|tape| tape.error.is_some()).count() as f64;
-    for (state, count) in [("recording", recordings(true)), ("stopped", recordings(false)), ("failed", failed)] {
-        figures.push(Figure::gauge("weir_recordings", "Recordings of the streams there are", count).of("state", state));
-    }
+    let tapes: Vec<_> = streams.iter().filter_map(|stream| edge.recorder.tape(stream)?.status()).collect();
     let unsynced = tapes.iter().map(|tape| tape.bytes.saturating_sub(tape.synced_bytes)).sum::<u64>() as f64;
     figures.push(Figure::gauge("weir_recordings_unsynced_bytes", "Recorded and not yet synced", unsynced));
     figures
+}
+
+/// Of all recordings since the start, and of what publishers sent twice.
+fn recordings(edge: &Edge) -> Vec<Figure> {
+    let counts = edge.recorder.counts();
+    let counter = |name, help, count: &AtomicU64| Figure::counter(name, help, count.load(Relaxed) as f64);
+    vec![
+        Figure::gauge("weir_recordings", "Recordings that are being written", counts.active.load(Relaxed) as f64),
+        counter("weir_recordings_failed", "Recordings that an error stopped or kept from beginning", &counts.failed),
+        counter("weir_recorded_bytes", "Bytes that were recorded", &counts.bytes),
+        counter("weir_recordings_retired", "Recordings deleted because of their age or their size", &counts.retired),
+        counter("weir_recordings_retired_bytes", "Size of the recordings that were deleted", &counts.retired_bytes),
+        counter("weir_fragments_again", "Fragments of tracks that came again and were left out", edge.tracks.again()),
+    ]
 }
 
 #[cfg(test)]

@@ -53,8 +53,6 @@ pub struct Aligner {
     next_id: u32,
     sequence: u32,
     waiting_bytes: u64,
-    /// Fragments that were there already.
-    pub again: u64,
     /// Bytes of boxes that were written anew.
     pub copied_bytes: u64,
 }
@@ -100,7 +98,6 @@ impl Aligner {
             next_id: 1,
             sequence: 0,
             waiting_bytes: 0,
-            again: 0,
             copied_bytes: 0,
         }
     }
@@ -171,7 +168,6 @@ impl Aligner {
         match source.judge(run.start, run.timescale, request, renewed) {
             Judged::Again => {
                 source.request = (request, run.end);
-                self.again += 1;
                 return Taken::Again;
             }
             Judged::Follows => {}
