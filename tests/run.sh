@@ -91,7 +91,6 @@ install_tools() {
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
     command -v node >/dev/null || packages+=(nodejs)
     command -v npm >/dev/null || packages+=(npm)
-    command -v go >/dev/null || packages+=(golang-go)
     command -v valgrind >/dev/null || packages+=(valgrind)
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     browser >/dev/null || packages+=(chromium)
@@ -109,7 +108,7 @@ install_tools() {
         "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
     fi
     if [ ! -f "target/python/gprof2dot.py" ]; then
-        python3 -m pip install --quiet --target target/python "gprof2dot==$gprof2dot"
+        python3 -m pip install --quiet --disable-pip-version-check --target target/python "gprof2dot==$gprof2dot"
     fi
     local name
     for name in playwright-core hls.js shaka-player; do
