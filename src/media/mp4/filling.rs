@@ -1,8 +1,8 @@
 //! An `mdat` that is arriving, and the fragments without all tracks that wait for each other.
 //!
-//! PURE. Encoders that send each frame as a fragment have one track in each. Players of segments lose their place at
-//! fragments in which a track is missing; so such ones wait, for a tenth of a second at most, until every track has
-//! something, and become one with a new `moof`. Media bytes stay in the buffers they came in.
+//! PURE. Encoders that send each frame as a fragment have one track in each. Such fragments wait, for a tenth of a
+//! second at most, until every track has something, and become one with a new `moof`; whether players need that is not
+//! shown. Media bytes stay in the buffers they came in.
 
 use super::arrival::{Fragment, Init};
 use super::boxes::Broken;
