@@ -85,7 +85,7 @@ pub async fn seek(call: &Call) -> Answer {
     let (_, position) = moment(&query)?;
     let file = videos::open(call, &video).await?;
     let seek = resolve(call, &video, &file, position).span(site!(Stage::Resolve.name())).await?;
-    json(&seek_json(video.id(), &seek), "no-cache")
+    json(&call.timing, &seek_json(video.id(), &seek), "no-cache")
 }
 
 impl Start {

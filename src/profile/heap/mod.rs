@@ -10,10 +10,9 @@ mod stacks;
 pub use allocator::{Sampling, allocated_bytes};
 
 use super::cpu::Places;
-use super::maps;
 use super::marks;
 use super::proto::{Line, LocationId, Profile};
-use super::symbols;
+use super::symbols::{self, Symboliser};
 use stacks::Totals;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -63,7 +62,7 @@ impl Snapshot {
     }
 
     /// As a file for `go tool pprof`.
-    pub fn encode(&self, view: View, took: Duration) -> Vec<u8> {
+    pub fn encode(&self, view: View, took: Duration, symboliser: &Symboliser) -> Vec<u8> {
         let kinds = [
             ("alloc_objects", "count"),
             ("alloc_space", "bytes"),
@@ -74,7 +73,7 @@ impl Snapshot {
         let mut profile = Profile::new(&kinds, first);
         profile.taken(self.wall, took);
         profile.period(("space", "bytes"), PERIOD_BYTES as i64);
-        let code = maps::code();
+        let code = symboliser.code();
         let counted: Vec<_> = self.stacks.iter().filter(|reading| !reading.totals.is_zero()).collect();
         let addresses: HashSet<u64> = counted.iter().flat_map(|reading| reading.stack.iter().copied()).collect();
         let names = symbols::names(&code, addresses.into_iter());
@@ -89,20 +88,20 @@ impl Snapshot {
     }
 
     /// Bytes by stack, for flame graphs: in use, or ever allocated.
-    pub fn folded(&self, view: View) -> String {
+    pub fn folded(&self, view: View, symboliser: &Symboliser) -> String {
         let addresses: HashSet<u64> = self.stacks.iter().flat_map(|reading| reading.stack.iter().copied()).collect();
-        let names = symbols::of_this_process(addresses.into_iter());
+        let names = symboliser.names(addresses.into_iter());
         let value = |reading: &stacks::Reading| reading.totals.values()[if view == View::InUse { 3 } else { 1 }];
         let known = self.stacks.iter().filter(|reading| value(reading) > 0);
         known.map(|reading| format!("{} {}\n", symbols::folded(&names, &reading.stack), value(reading))).collect()
     }
 
     /// As text, the largest first.
-    pub fn text(&self) -> String {
+    pub fn text(&self, symboliser: &Symboliser) -> String {
         let mut stacks: Vec<_> = self.stacks.iter().filter(|reading| !reading.totals.is_zero()).collect();
         stacks.sort_by_key(|reading| std::cmp::Reverse(reading.totals.values()[3]));
         let addresses: HashSet<u64> = stacks.iter().flat_map(|reading| reading.stack.iter().copied()).collect();
-        let names = symbols::of_this_process(addresses.into_iter());
+        let names = symboliser.names(addresses.into_iter());
         let sum = stacks.iter().fold([0; 4], |mut sum, reading| {
             sum.iter_mut().zip(reading.totals.values()).for_each(|(sum, value)| *sum += value);
             sum
