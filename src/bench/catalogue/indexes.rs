@@ -15,8 +15,8 @@ pub(super) fn seek() -> Benchmark {
     Benchmark::new(
         "seek-lookup",
         "How is the sample of a moment found?",
-        "a linear scan of the sample tables grows with the file, a binary search in them, as they lie mapped, does not; the \
-         index also counts frames, reads the time's text and finds the keyframe",
+        "a linear scan of the sample tables grows with the file, a binary search in them, as they lie mapped, does \
+         not; the index also counts frames, reads the time's text and finds the keyframe",
     )
     .sized("frames of the video", HOUR, 60..=u64::from(DAY))
     .way("linear scan", |size| {

@@ -18,8 +18,8 @@ pub(super) fn receive() -> Benchmark {
     Benchmark::new(
         "live-receive",
         "What does it cost to receive bytes into a live cache at an offset?",
-        "a new buffer that is joined copies the whole cache; receiving in place, or into slabs that are the cache, costs \
-         the bytes that came",
+        "a new buffer that is joined copies the whole cache; receiving in place, or into slabs that are the cache, \
+         costs the bytes that came",
     )
     .sized("bytes received", MIB, 1..=12 * MIB)
     .per("byte")
