@@ -28,14 +28,16 @@ fn main() {
     println!("{:42}{:>12}{:>12}{:>8}", "", "engine, ns", "by hand, ns", "ratio");
     let file = video();
     let chunk = 7 * MIB + 4321..27 * MIB + 4321;
-    compare(&jobs, "chunk-slice", "slice", || by_hand(CALLS, || file.slice(black_box(chunk.clone()))));
+    compare(&jobs, "chunk-slice", "slice", || {
+        by_hand(CALLS, || black_box(&file).slice(black_box(chunk.start)..black_box(chunk.end)))
+    });
     let field = b"bytes=1234567890-1255539409";
     compare(&jobs, "range-parse", "chunk", || {
         by_hand(CALLS, || range::resolve(black_box(field), black_box(5_000_000_000)))
     });
     let catalogue = Catalogue::of_ids((0..1000).map(|n| format!("v{n:06}.mp4")));
     compare(&jobs, "catalogue-lookup", "catalogue", || {
-        by_hand(CALLS, || catalogue.get(black_box("v000500.mp4")).is_some())
+        by_hand(CALLS, || black_box(&catalogue).get(black_box("v000500.mp4")).is_some())
     });
     let histogram = Histogram::new();
     let took = Duration::from_micros(350);
