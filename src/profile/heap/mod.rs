@@ -93,7 +93,11 @@ impl Snapshot {
         let names = symboliser.names(addresses.into_iter());
         let value = |reading: &stacks::Reading| reading.totals.values()[if view == View::InUse { 3 } else { 1 }];
         let known = self.stacks.iter().filter(|reading| value(reading) > 0);
-        known.map(|reading| format!("{} {}\n", symbols::folded(&names, &reading.stack), value(reading))).collect()
+        let line = |reading: &stacks::Reading| {
+            let stack = symbols::folded(&names, &reading.stack);
+            format!("{} {}\n", stack_without_allocator(&stack), value(reading))
+        };
+        known.map(line).collect()
     }
 
     /// As text, the largest first.
@@ -129,10 +133,26 @@ impl Snapshot {
     }
 }
 
-/// The frames that every allocation begins with say nothing: the stack from whoever wanted the memory on.
-fn without_allocator(profile: &mut Profile, places: &Places, stack: &[u64]) -> Vec<LocationId> {
+/// Of the functions that every allocation begins with, which say nothing.
+fn is_allocator(function: &str) -> bool {
     const OURS: [&str; 4] = ["weir::profile::heap::allocator::", "weir::profile::stack::", "__rust", "alloc::"];
-    let is_ours = |line: &Line| OURS.iter().any(|ours| line.function.starts_with(ours));
+    OURS.iter().any(|ours| function.starts_with(ours))
+}
+
+/// A folded stack up to whoever wanted the memory; all of it where nobody else is in it.
+fn stack_without_allocator(stack: &str) -> &str {
+    let mut shown = stack;
+    while let Some((callers, leaf)) = shown.rsplit_once(';')
+        && is_allocator(leaf)
+    {
+        shown = callers;
+    }
+    shown
+}
+
+/// The stack from whoever wanted the memory on.
+fn without_allocator(profile: &mut Profile, places: &Places, stack: &[u64]) -> Vec<LocationId> {
+    let is_ours = |line: &Line| is_allocator(&line.function);
     let mut locations = Vec::with_capacity(stack.len());
     for &address in stack {
         let lines = places.lines(address);
@@ -143,4 +163,17 @@ fn without_allocator(profile: &mut Profile, places: &Places, stack: &[u64]) -> V
         }
     }
     locations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_ends_with_whoever_wanted_the_memory() {
+        let stack =
+            "main;alloc::boxed::Box::call_once;weir::media::resolve;alloc::vec::Vec::push;__rustc::__rust_alloc";
+        assert_eq!(stack_without_allocator(stack), "main;alloc::boxed::Box::call_once;weir::media::resolve");
+        assert_eq!(stack_without_allocator("__rustc::__rust_alloc"), "__rustc::__rust_alloc");
+    }
 }
