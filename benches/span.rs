@@ -30,6 +30,8 @@ fn sync_call(n: u64) -> u64 {
     work(n)
 }
 
+/// In place, as a future that is awaited.
+#[inline(always)]
 fn poll_once<T>(future: impl Future<Output = T>) -> bool {
     pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }

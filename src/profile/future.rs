@@ -21,6 +21,7 @@ pin_project_lite::pin_project! {
 }
 
 /// Wraps a future so that it counts as a span of this site, below whatever polls it.
+#[inline]
 pub fn profiled<F: Future>(site: &'static Site, inner: F) -> Profiled<F> {
     Profiled { inner, call: Call::new(site, None) }
 }
@@ -76,6 +77,7 @@ pub struct Call {
 
 impl Call {
     /// Counts below whatever polls it; an origin makes it the root of a task.
+    #[inline]
     pub fn new(site: &'static Site, origin: Option<Origin>) -> Self {
         Self { site, origin, home: None, start: 0, waited: None, polled: false }
     }

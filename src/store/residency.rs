@@ -39,15 +39,22 @@ pub fn coarse_ms() -> u64 {
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
-/// When each window of a file was last found resident, in ms of [`coarse_ms`]; 0 is never.
+/// What each window of a file was last found to be.
 pub(super) struct Seen {
-    windows: Box<[AtomicU32]>,
+    windows: Box<[Window]>,
+}
+
+/// In ms of [`coarse_ms`]; 0 is never.
+#[derive(Default)]
+struct Window {
+    whole: AtomicU32,
+    incomplete: AtomicU32,
 }
 
 impl Seen {
     pub(super) fn new(file_bytes: u64) -> Self {
         let count = usize::try_from(file_bytes.div_ceil(WINDOW_BYTES)).unwrap_or(0);
-        Self { windows: (0..count).map(|_| AtomicU32::new(0)).collect() }
+        Self { windows: (0..count).map(|_| Window::default()).collect() }
     }
 
     fn now_ms() -> u32 {
@@ -55,16 +62,28 @@ impl Seen {
         coarse_ms() as u32
     }
 
-    fn is_fresh(&self, window: u64, now_ms: u32) -> bool {
-        let Some(seen) = usize::try_from(window).ok().and_then(|window| self.windows.get(window)) else { return false };
-        now_ms.wrapping_sub(seen.load(Ordering::Relaxed)) <= TRUSTED_MS
+    fn window(&self, number: u64) -> Option<&Window> {
+        self.windows.get(usize::try_from(number).ok()?)
     }
 
-    fn note(&self, window: u64, now_ms: u32) {
-        if let Some(seen) = usize::try_from(window).ok().and_then(|window| self.windows.get(window)) {
-            seen.store(now_ms, Ordering::Relaxed);
+    fn is_whole(&self, window: u64, now_ms: u32) -> bool {
+        self.window(window).is_some_and(|window| is_fresh(&window.whole, now_ms))
+    }
+
+    fn is_incomplete(&self, window: u64, now_ms: u32) -> bool {
+        self.window(window).is_some_and(|window| is_fresh(&window.incomplete, now_ms))
+    }
+
+    fn note(&self, window: u64, whole: bool, now_ms: u32) {
+        if let Some(window) = self.window(window) {
+            let found = if whole { &window.whole } else { &window.incomplete };
+            found.store(now_ms, Ordering::Relaxed);
         }
     }
+}
+
+fn is_fresh(found: &AtomicU32, now_ms: u32) -> bool {
+    now_ms.wrapping_sub(found.load(Ordering::Relaxed)) <= TRUSTED_MS
 }
 
 /// mincore(2) answers "all there" to those who neither own the file nor may write to it (Linux 5.2): whether this
@@ -84,20 +103,24 @@ fn steps(start: u64, end: u64) -> impl Iterator<Item = (u64, usize)> {
 
 impl MappedFile {
     /// Whether a write of this range would find every page in the page cache. A window that was found there whole is
-    /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call.
+    /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call. Of one that lacks pages
+    /// only those that are wanted are asked about meanwhile.
     pub fn is_resident(&self, range: &Range<u64>) -> bool {
         if range.is_empty() || self.is_empty() {
             return true;
         }
         let windows = range.start / WINDOW_BYTES..=(range.end - 1).min(self.len() - 1) / WINDOW_BYTES;
         let now_ms = Seen::now_ms();
-        if windows.clone().all(|window| self.seen.is_fresh(window, now_ms)) {
+        if windows.clone().all(|window| self.seen.is_whole(window, now_ms)) {
             return true;
         }
-        let end = range.end.max((*windows.end() + 1) * WINDOW_BYTES).min(self.len());
-        if self.asks_resident(&(*windows.start() * WINDOW_BYTES..end)) {
-            windows.for_each(|window| self.seen.note(window, now_ms));
-            return true;
+        if !windows.clone().any(|window| self.seen.is_incomplete(window, now_ms)) {
+            let end = range.end.max((*windows.end() + 1) * WINDOW_BYTES).min(self.len());
+            let whole = self.asks_resident(&(*windows.start() * WINDOW_BYTES..end));
+            windows.for_each(|window| self.seen.note(window, whole, now_ms));
+            if whole {
+                return true;
+            }
         }
         self.asks_resident(range)
     }
@@ -206,6 +229,16 @@ mod tests {
         mapped.populate(&(4097..1 << 20)).expect("read in");
         assert!(mapped.is_resident(&(4097..1 << 20)));
         assert!(mapped.probe(&(4097..1 << 20)));
+    }
+
+    #[test]
+    fn a_window_that_lacks_pages_is_asked_about_as_a_whole_only_now_and_then() {
+        let seen = Seen::new(2 * WINDOW_BYTES);
+        seen.note(1, false, 5000);
+        assert!(seen.is_incomplete(1, 5000 + TRUSTED_MS) && !seen.is_incomplete(1, 5001 + TRUSTED_MS));
+        assert!(!seen.is_whole(1, 5000) && !seen.is_incomplete(0, 5000) && !seen.is_incomplete(2, 5000));
+        seen.note(1, true, 6000);
+        assert!(seen.is_whole(1, 6000) && !seen.is_incomplete(1, 6000));
     }
 
     #[test]
