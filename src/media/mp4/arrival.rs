@@ -10,7 +10,7 @@ use super::filling::{Filling, Waiting};
 use super::fragments::FragmentTrack;
 use super::moov::{self, Movie};
 pub use super::shift::shift_times;
-use super::split::{self, Head};
+use super::split::{self, Head, Reached};
 use crate::media::cadence::{Cadence, Mark, Targets};
 use crate::media::index::Track;
 use bytes::{Bytes, BytesMut};
@@ -102,8 +102,8 @@ pub struct Arrival {
     cadence: Cadence,
     /// Number of the last `moof` that was written here.
     sequence: u32,
-    /// Where each track's last fragment ended, for fragments without `tfdt`.
-    ends: Vec<i64>,
+    /// How far each track has come, for fragments without `tfdt` and sound without durations.
+    reached: Vec<Reached>,
     /// Bytes that were copied on the way.
     pub copied_bytes: u64,
 }
@@ -157,6 +157,10 @@ impl Init {
         self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"vide")
     }
 
+    pub(super) fn is_sound(&self, track: usize) -> bool {
+        self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"soun")
+    }
+
     /// The track that parts and segments are cut by: the first video, else the first of all.
     pub fn main(&self) -> usize {
         (0..self.track_count()).find(|track| self.is_video(*track)).unwrap_or(0)
@@ -191,15 +195,15 @@ impl Arrival {
             waiting: Waiting::default(),
             cadence: Cadence::new(targets),
             sequence: 0,
-            ends: Vec::new(),
+            reached: Vec::new(),
             copied_bytes: 0,
         }
     }
 
     /// A parser for what follows an init segment that came before.
     pub fn after(init: Arc<Init>, targets: Targets) -> Self {
-        let ends = vec![0; init.track_count()];
-        Self { init: Some(init), ends, ..Self::new(targets) }
+        let reached = vec![Reached::default(); init.track_count()];
+        Self { init: Some(init), reached, ..Self::new(targets) }
     }
 
     /// Takes the next bytes of the publication and reports what became whole.
@@ -241,7 +245,7 @@ impl Arrival {
         self.peek(&mut first);
         let mdat_header = if be32(&first, 0) == 1 { 16 } else { 8 };
         let head = Head { moof: &moof, moof_at, mdat_at: self.position, mdat_size: size, mdat_header };
-        let planned = split::plan(&head, &init, &mut self.ends, &mut self.cadence, &mut self.sequence);
+        let planned = split::plan(&head, &init, &mut self.reached, &mut self.cadence, &mut self.sequence);
         let planned = planned.map_err(|broken| ArrivalError {
             what: format!("{} in the moof box", broken.what),
             position: moof_at + broken.at as u64,
@@ -369,7 +373,7 @@ impl Arrival {
                 let init = Arc::new(Init::parse(&self.ftyp, &moov)?);
                 self.finish(events);
                 self.copied_bytes += init.bytes.len() as u64;
-                self.ends = vec![0; init.movie.traks.len()];
+                self.reached = vec![Reached::default(); init.track_count()];
                 self.init = Some(Arc::clone(&init));
                 events.push(Event::Init(init));
             }

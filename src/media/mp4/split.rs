@@ -67,7 +67,8 @@ struct Samples {
     tracks: Vec<Vec<Sample>>,
     /// Each of them lies in the `mdat`, and nothing else in the `moof` speaks of them.
     divisible: bool,
-    /// Viewers who join in mid-stream could not find the media as it is addressed.
+    /// The `moof` is wrong: viewers who join in mid-stream could not find the media as it is addressed, or a time was
+    /// mended.
     misplaced: bool,
 }
 
@@ -77,21 +78,27 @@ struct Cut {
     begins: Mark,
 }
 
-/// Plans the chunks of a fragment. `ends` is where each track's last fragment ended, `sequence` the number of the
-/// last chunk.
+/// How far a track has come: where its last sample ends, and how long that is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reached {
+    end: i64,
+    length: i64,
+}
+
+/// Plans the chunks of a fragment. `reached` is how far each track has come, `sequence` the number of the last chunk.
 pub(super) fn plan(
     head: &Head<'_>,
     init: &Init,
-    ends: &mut [i64],
+    reached: &mut [Reached],
     cadence: &mut Cadence,
     sequence: &mut u32,
 ) -> Result<VecDeque<Planned>, Broken> {
-    let samples = read(head, init, ends)?;
+    let samples = read(head, init, reached)?;
     let main = init.main();
     let (cuts, last) = cuts(&samples, init, main, cadence);
     let whole = !samples.divisible || (cuts.len() == 1 && !samples.misplaced);
     let mut planned = VecDeque::with_capacity(cuts.len());
-    let of_all = 0..ends.len();
+    let of_all = 0..reached.len();
     for (n, cut) in cuts.iter().enumerate() {
         let of = |track: usize| &samples.tracks[track][cut.ranges[track].clone()];
         let runs: Vec<TrackRun> = of_all.clone().filter_map(|track| run(init, track, of(track))).collect();
@@ -117,7 +124,7 @@ pub(super) fn plan(
     Ok(planned)
 }
 
-fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broken> {
+fn read(head: &Head<'_>, init: &Init, reached: &mut [Reached]) -> Result<Samples, Broken> {
     let body_at = if be32(head.moof, 0) == 1 { 16 } else { 8 };
     let body = head.moof.get(body_at..).unwrap_or_default();
     let tracks: Vec<FragmentTrack> = init.tracks();
@@ -133,13 +140,15 @@ fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broke
     let mut bytes = 0;
     for (n, fragment) in found.iter().enumerate() {
         let mut list: Vec<Sample> = Vec::new();
-        for sample in fragment.cursor_at(body, Place::start(ends[n]), tracks[n].video) {
+        for mut sample in fragment.cursor_at(body, Place::start(reached[n].end), tracks[n].video) {
+            samples.misplaced |= init.is_sound(n) && mend(&mut sample, reached[n]);
             let end = sample.offset.saturating_add(u64::from(sample.size));
             samples.divisible &= sample.offset >= media.start && end <= media.end;
             samples.divisible &= list.first().is_none_or(|first| first.description == sample.description);
             samples.divisible &= sample.dts >= 0 && (tracks[n].video || sample.cts_offset == 0);
             bytes += u64::from(sample.size);
-            ends[n] = sample.dts.saturating_add(i64::from(sample.duration));
+            let length = i64::from(sample.duration);
+            reached[n] = Reached { end: sample.dts.saturating_add(length), length };
             list.push(sample);
         }
         samples.tracks.push(list);
@@ -147,6 +156,16 @@ fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broke
     // Samples that share bytes would be sent more than once.
     samples.divisible &= bytes <= media.end.saturating_sub(media.start);
     Ok(samples)
+}
+
+/// Mends a sample of sound without a duration, if it is one. Of two that it flushes together, ffmpeg writes the first
+/// so, and at the time of the second (`frag_every_frame`): it begins where the one before ended.
+fn mend(sample: &mut Sample, before: Reached) -> bool {
+    let late = sample.dts.saturating_sub(before.end).min(before.length);
+    let Some(length) = u32::try_from(late).ok().filter(|late| sample.duration == 0 && *late > 0) else { return false };
+    sample.dts -= late;
+    sample.duration = length;
+    true
 }
 
 /// Whether a `moof` has nothing but what is written anew, and whether it counts offsets from the start of a file.
