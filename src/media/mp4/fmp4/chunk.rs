@@ -18,6 +18,8 @@ use std::ops::Range;
 
 /// Samples after a keyframe that are looked at for leading pictures (16 is the most that H.264 and HEVC reorder).
 const LEADING_MAX: usize = 64;
+/// Samples of sound before the first that is presented, which decoders need to begin with.
+const PRIMING_MAX: u64 = 16;
 
 /// A planned chunk of one video.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Chunk {
         let zero = seeker.frames.player_origin()?.checked_add(zero).unwrap_or(zero);
         let mut picks = vec![lead];
         for track in 0..tracks.len() {
-            if let Some(pick) = beside(tracks, track, lead.track, zero)? {
+            if let Some(pick) = beside(tracks, track, &lead, zero)? {
                 picks.push(pick);
             }
         }
@@ -175,18 +177,31 @@ fn lead(tracks: &Tracks<'_>, start: &ChunkStart) -> Result<Pick, SeekError> {
     }
     let cts_raise = tracks.offset_shift(start.track);
     let media_time = zero.saturating_sub(key.dts).saturating_add(cts_raise);
-    Ok(Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_raise, media_time })
+    let pick = Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_raise, media_time };
+    let is_first = |media: MediaTrack<'_>| &media.handler == b"soun" && key.dts <= media.edit_media_time;
+    if tracks.get(start.track).is_some_and(is_first) { primed(tracks, pick) } else { Ok(pick) }
+}
+
+/// The same with the sound in front of it, if that is what a decoder begins with: hidden by an edit, as in the file.
+fn primed(tracks: &Tracks<'_>, pick: Pick) -> Result<Pick, SeekError> {
+    let first = tracks.samples(pick.track, 0).next().transpose()?;
+    let Some(first) = first.filter(|_| (1..=PRIMING_MAX).contains(&pick.first)) else { return Ok(pick) };
+    let hidden = pick.dts_shift.saturating_sub(first.dts);
+    Ok(Pick { first: 0, dts_shift: first.dts, media_time: pick.media_time.saturating_add(hidden), ..pick })
 }
 
 /// Another track, from the first sample at the chunk's start on; only sound goes along with the leading track.
-fn beside(tracks: &Tracks<'_>, track: usize, lead: usize, zero: Seconds) -> Result<Option<Pick>, SeekError> {
-    let Some(media) = tracks.get(track).filter(|media| track != lead && &media.handler == b"soun") else {
+fn beside(tracks: &Tracks<'_>, track: usize, lead: &Pick, zero: Seconds) -> Result<Option<Pick>, SeekError> {
+    let Some(media) = tracks.get(track).filter(|media| track != lead.track && &media.handler == b"soun") else {
         return Ok(None);
     };
     let Some(dts_shift) = tracks.media_ticks(track, zero) else { return Ok(None) };
     let first = tracks.sample_at_or_after(track, dts_shift)?;
     let pick = Pick { track, first, skipped: 0, dts_shift, cts_raise: 0, media_time: 0 };
-    Ok((first < media.samples).then_some(pick))
+    if first >= media.samples {
+        return Ok(None);
+    }
+    if lead.first == 0 { primed(tracks, pick).map(Some) } else { Ok(Some(pick)) }
 }
 
 fn describe<'a>(tracks: &Tracks<'a>, pick: &Pick) -> Option<TrackHeader<'a>> {

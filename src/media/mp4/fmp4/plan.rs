@@ -186,15 +186,17 @@ impl Planner<'_> {
         let end = if full { Some(cut.end.map_or(pictures_end, |end| end.min(pictures_end))) } else { cut.end };
         while full || self.length() < cut.bytes {
             let Some((walk, sample)) = self.earliest(end)? else { break };
-            let from = i128::from(self.walks[walk].track.timescale.max(1));
+            let track = self.walks[walk].track;
+            let from = i128::from(track.timescale.max(1));
             let on_lead =
                 |ticks: i64| i64::try_from(i128::from(ticks) * i128::from(timescale) / from).unwrap_or(i64::MAX);
-            let ticks = on_lead(sample.dts);
+            let presented = track.presented(&sample);
+            let ticks = on_lead(presented);
             if ticks > self.end && self.age_ms(ticks) >= FRAGMENT_MAX_MS {
                 self.begin_fragment(ticks);
             }
             self.take(walk, &sample, ticks)?;
-            self.whole_end = self.whole_end.max(on_lead(sample.dts.saturating_add(i64::from(sample.duration))));
+            self.whole_end = self.whole_end.max(on_lead(presented.saturating_add(i64::from(sample.duration))));
         }
         Ok(())
     }
@@ -204,10 +206,11 @@ impl Planner<'_> {
         let mut found: Option<(usize, Sample, Seconds)> = None;
         for n in 1..self.walks.len() {
             let Some(sample) = self.peek(n)? else { continue };
-            let timescale = self.walks[n].track.timescale;
-            let before = |time| is_before(sample.dts, timescale, time);
+            let track = self.walks[n].track;
+            let (timescale, presented) = (track.timescale, track.presented(&sample));
+            let before = |time| is_before(presented, timescale, time);
             if end.is_none_or(before) && found.is_none_or(|(_, _, first)| before(first)) {
-                let time = Seconds { num: i128::from(sample.dts), den: u64::from(timescale.max(1)) };
+                let time = Seconds { num: i128::from(presented), den: u64::from(timescale.max(1)) };
                 found = Some((n, sample, time));
             }
         }
