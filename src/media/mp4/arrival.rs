@@ -6,7 +6,7 @@
 
 use super::boxes::{Broken, be32, be64, kind_at, printable};
 use super::describe;
-use super::filling::{Filling, Waiting};
+use super::filling::Filling;
 use super::fragments::FragmentTrack;
 use super::moov::{self, Movie};
 pub use super::shift::shift_times;
@@ -96,9 +96,8 @@ pub struct Arrival {
     init: Option<Arc<Init>>,
     /// A `moof` whose `mdat` has not begun, and where it stood.
     moof: Option<(Bytes, u64)>,
-    /// An `mdat` that is arriving, and fragments that wait for others.
+    /// An `mdat` that is arriving.
     filling: Option<Filling>,
-    waiting: Waiting,
     cadence: Cadence,
     /// Number of the last `moof` that was written here.
     sequence: u32,
@@ -192,7 +191,6 @@ impl Arrival {
             init: None,
             moof: None,
             filling: None,
-            waiting: Waiting::default(),
             cadence: Cadence::new(targets),
             sequence: 0,
             reached: Vec::new(),
@@ -213,7 +211,7 @@ impl Arrival {
         }
         self.have += bytes.len() as u64;
         self.queue.push_back(bytes);
-        while self.fill(events)? {
+        while self.fill(events) {
             let Some((kind, size)) = self.header()? else { break };
             if &kind == b"mdat" && self.moof.is_some() {
                 self.begin_media(size)?;
@@ -256,32 +254,18 @@ impl Arrival {
     }
 
     /// Moves what arrived into the open `mdat` and reports the chunks that became whole; false while it is open.
-    fn fill(&mut self, events: &mut Vec<Event>) -> Result<bool, ArrivalError> {
-        let (Some(mut filling), Some(init)) = (self.filling.take(), self.init.clone()) else { return Ok(true) };
+    fn fill(&mut self, events: &mut Vec<Event>) -> bool {
+        let Some(mut filling) = self.filling.take() else { return true };
         self.take(filling.missing().min(self.have)).into_iter().for_each(|piece| filling.push(piece));
-        let mut ready = Vec::new();
-        while let Some((fragment, lone, made)) = filling.next() {
-            let taken = self.waiting.take((fragment, lone), &init, &mut self.sequence, &mut ready);
-            self.copied_bytes += made + self.broken_here(taken)?;
+        while let Some((fragment, made)) = filling.next() {
+            self.copied_bytes += made;
+            events.push(Event::Fragment(fragment));
         }
-        events.extend(ready.into_iter().map(Event::Fragment));
         let whole = filling.missing() == 0;
         if !whole {
             self.filling = Some(filling);
         }
-        Ok(whole)
-    }
-
-    /// The publication ends here: what waits comes out.
-    pub fn finish(&mut self, events: &mut Vec<Event>) {
-        let (Some(init), mut ready) = (self.init.clone(), Vec::new()) else { return };
-        // Its samples were written before, one by one.
-        self.copied_bytes += self.waiting.release(&init, &mut self.sequence, &mut ready).unwrap_or_default();
-        events.extend(ready.into_iter().map(Event::Fragment));
-    }
-
-    fn broken_here<T>(&self, outcome: Result<T, Broken>) -> Result<T, ArrivalError> {
-        outcome.map_err(|broken| ArrivalError { what: broken.what, position: self.position, kind: Wrong::Broken })
+        whole
     }
 
     /// Kind and size of the box at the front, once its header is there.
@@ -371,7 +355,6 @@ impl Arrival {
             b"moov" => {
                 let moov = self.joined(rope);
                 let init = Arc::new(Init::parse(&self.ftyp, &moov)?);
-                self.finish(events);
                 self.copied_bytes += init.bytes.len() as u64;
                 self.reached = vec![Reached::default(); init.track_count()];
                 self.init = Some(Arc::clone(&init));

@@ -44,15 +44,6 @@ pub(super) struct Planned {
     pub(super) keyframe: bool,
     pub(super) begins: Mark,
     pub(super) ends: Mark,
-    /// What it has of each track, where it is whole and lacks some of them.
-    pub(super) lone: Option<Vec<Own>>,
-}
-
-/// Samples of one track, and where they lie in the `mdat` box.
-#[derive(Debug)]
-pub(super) struct Own {
-    pub(super) samples: Vec<Sample>,
-    pub(super) ranges: Vec<Range<u64>>,
 }
 
 impl Planned {
@@ -114,12 +105,8 @@ pub(super) fn plan(
             let (moof, mdat) = write(*sequence, init, of)?;
             (moof, mdat, ranges(of_all.clone().flat_map(of), head.mdat_at))
         };
-        let lacks = samples.divisible && cuts.len() == 1 && !runs.is_empty() && runs.len() < of_all.len();
-        let own =
-            |track: usize| Own { samples: of(track).to_vec(), ranges: self::ranges(of(track).iter(), head.mdat_at) };
-        let lone = lacks.then(|| of_all.clone().map(own).collect());
         let ends = cuts.get(n + 1).map_or(last, |next| next.begins);
-        planned.push_back(Planned { moof, mdat, ranges, runs, keyframe, begins: cut.begins, ends, lone });
+        planned.push_back(Planned { moof, mdat, ranges, runs, keyframe, begins: cut.begins, ends });
     }
     Ok(planned)
 }
@@ -241,7 +228,7 @@ fn cuts(samples: &Samples, init: &Init, main: usize, cadence: &mut Cadence) -> (
 }
 
 /// The samples of one track in a chunk, if there are any.
-pub(super) fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
+fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
     let start = samples.first()?.dts;
     let end = samples.iter().map(|s| s.dts.saturating_add(i64::from(s.duration))).max()?;
     let bytes = samples.iter().map(|s| u64::from(s.size)).sum();
@@ -250,11 +237,7 @@ pub(super) fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<Track
 }
 
 /// A `moof`, and the header of the `mdat` that follows it.
-pub(super) fn write<'a>(
-    sequence: u32,
-    init: &Init,
-    of: impl Fn(usize) -> &'a [Sample],
-) -> Result<(Bytes, Bytes), Broken> {
+fn write<'a>(sequence: u32, init: &Init, of: impl Fn(usize) -> &'a [Sample]) -> Result<(Bytes, Bytes), Broken> {
     let tracks = init.track_count();
     let write = |data: u32| {
         let (mut boxes, mut data) = (Boxes::new(), data);
