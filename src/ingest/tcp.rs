@@ -182,7 +182,7 @@ async fn part_with(connection: &mut TcpStream, reader: &mut Reader, refusal: &Re
 
 /// Reads a socket into slabs.
 #[derive(Default)]
-struct Reader {
+pub(crate) struct Reader {
     /// What was read and not given on, and spare room behind it.
     slab: BytesMut,
 }
@@ -212,7 +212,7 @@ impl Reader {
     }
 
     /// The next bytes; none at the end.
-    async fn read(&mut self, connection: &TcpStream) -> io::Result<Bytes> {
+    pub(crate) async fn read(&mut self, connection: &TcpStream) -> io::Result<Bytes> {
         self.fill(connection).await?;
         Ok(self.rest())
     }

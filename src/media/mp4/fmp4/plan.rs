@@ -106,6 +106,10 @@ pub(crate) fn plan(
     let lead = tracks[0].timescale;
     let whole_end = planner.whole_end.max(planner.end);
     header.duration_ms = u64::try_from(i128::from(whole_end) * 1000 / i128::from(lead.max(1))).unwrap_or(0);
+    let mut tracks = tracks;
+    for track in tracks.iter_mut().filter(|track| track.sparse) {
+        track.end = i64::try_from(i128::from(whole_end) * i128::from(track.timescale) / i128::from(lead.max(1))).ok();
+    }
     let timecode =
         planner.timecode.map(|t| TimecodeSample { duration: timecode_ticks(&header, planner.end, lead), ..t });
     Ok(Fmp4 {
@@ -186,17 +190,18 @@ impl Planner<'_> {
         let end = if full { Some(cut.end.map_or(pictures_end, |end| end.min(pictures_end))) } else { cut.end };
         while full || self.length() < cut.bytes {
             let Some((walk, sample)) = self.earliest(end)? else { break };
-            let track = self.walks[walk].track;
-            let from = i128::from(track.timescale.max(1));
+            let from = i128::from(self.walks[walk].track.timescale.max(1));
             let on_lead =
                 |ticks: i64| i64::try_from(i128::from(ticks) * i128::from(timescale) / from).unwrap_or(i64::MAX);
-            let presented = track.presented(&sample);
-            let ticks = on_lead(presented);
+            let ticks = on_lead(sample.dts);
             if ticks > self.end && self.age_ms(ticks) >= FRAGMENT_MAX_MS {
                 self.begin_fragment(ticks);
             }
             self.take(walk, &sample, ticks)?;
-            self.whole_end = self.whole_end.max(on_lead(presented.saturating_add(i64::from(sample.duration))));
+            let track = self.walks[walk].track;
+            let lasts = if track.sparse { 0 } else { i64::from(sample.duration) };
+            let shown = sample.dts.saturating_sub(track.media_time).saturating_add(lasts);
+            self.whole_end = self.whole_end.max(on_lead(shown));
         }
         Ok(())
     }
@@ -206,11 +211,12 @@ impl Planner<'_> {
         let mut found: Option<(usize, Sample, Seconds)> = None;
         for n in 1..self.walks.len() {
             let Some(sample) = self.peek(n)? else { continue };
-            let track = self.walks[n].track;
-            let (timescale, presented) = (track.timescale, track.presented(&sample));
-            let before = |time| is_before(presented, timescale, time);
+            let TrackKindOut { timescale, media_time, .. } = self.walks[n].track;
+            // What is hidden comes with what is shown.
+            let shown = sample.dts.saturating_sub(media_time);
+            let before = |time| is_before(shown, timescale, time);
             if end.is_none_or(before) && found.is_none_or(|(_, _, first)| before(first)) {
-                let time = Seconds { num: i128::from(presented), den: u64::from(timescale.max(1)) };
+                let time = Seconds { num: i128::from(shown), den: u64::from(timescale.max(1)) };
                 found = Some((n, sample, time));
             }
         }
