@@ -1,8 +1,7 @@
 //! What a span costs, switched off and on, in sync code and around a future, beside `tracing` with a layer that keeps
 //! busy and idle times as a profiler would need them.
 //!
-//! Budget: 1.5 ns off, 50 ns on (DESIGN.md section 9). What the spans cost the server is measured in instructions, with
-//! and without the feature `spans` (docs/benchmarks.md).
+//! Budget: 1.5 ns off, 50 ns on (DESIGN.md section 9). Figures, and what the spans cost the server: docs/profiling.md.
 
 use divan::{Bencher, black_box};
 use std::future::{Future, ready};

@@ -103,8 +103,8 @@ fn steps(start: u64, end: u64) -> impl Iterator<Item = (u64, usize)> {
 
 impl MappedFile {
     /// Whether a write of this range would find every page in the page cache. A window that was found there whole is
-    /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call. Of one that lacks pages
-    /// only those that are wanted are asked about meanwhile.
+    /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call. Of one that lacks
+    /// pages only those that are wanted are asked about meanwhile.
     pub fn is_resident(&self, range: &Range<u64>) -> bool {
         if range.is_empty() || self.is_empty() {
             return true;
