@@ -1,8 +1,9 @@
-//! Threads that yield to the cores: how much of a processor they get beside others, and how long they keep it at a time.
+//! Threads that yield to the cores: how much of a processor they get beside others, and how long they keep it.
 //!
-//! Linux gives each thread a nice value of its own (sched(7)). A thread with a high one gets little, but keeps what it was
-//! let in for: a slice of up to some milliseconds, which a core that wakes meanwhile has to wait for. Since Linux 6.12 a
-//! thread may ask for shorter slices (sched_setattr(2)); older kernels take no notice. Must not know what threads do.
+//! Linux gives each thread a nice value of its own (sched(7)). A thread with a high one gets little, but keeps what it
+//! was let in for: a slice of up to some milliseconds, which a core that wakes meanwhile has to wait for. Since Linux
+//! 6.12 a thread may ask for shorter slices (sched_setattr(2)); older kernels take no notice.
+//! Must not know what threads do.
 
 #![allow(unsafe_code)]
 
