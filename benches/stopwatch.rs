@@ -1,4 +1,5 @@
-//! Shows that the engine's figures are true: a stopwatch around a million calls, written without it, beside what it says.
+//! Shows that the engine's figures are true: a stopwatch around a million calls, written without it, beside what it
+//! says.
 //!
 //! `cargo bench --bench stopwatch`. The last two rows are `memcpy` out of the mapped file, into a block that is
 //! allocated for each call, and the engine's loop over nothing.

@@ -7,13 +7,12 @@ use super::engine::{Engine, Event, LONG_ENOUGH, Monotonic, Plan, REPEAT, Stopped
 use super::host::{self, Host, Ticks};
 use super::report::{Around, Report};
 use super::{Alternative, Benchmark, catalogue};
+use crate::store::priority;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Nice value of the thread in a server: viewers come first.
-const NICE: i32 = 19;
 /// How long the load is looked at before a run.
 const LOOK: Duration = Duration::from_millis(100);
 pub const REPEAT_MAX: u32 = 100;
@@ -151,8 +150,8 @@ impl Turn {
     ) -> Result<(), Refused> {
         let thread = thread::Builder::new().name("weir-bench".to_owned());
         let started = thread.spawn(move || {
-            let lowered = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-            if let Err(error) = lowered {
+            // Viewers come first.
+            if let Err(error) = priority::background() {
                 tracing::debug!(%error, "lower the priority of the benchmark's thread");
             }
             let outcome = self.run(tell);

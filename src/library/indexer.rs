@@ -10,6 +10,7 @@ use crate::media::ReadAt;
 use crate::media::index::{BuildError, Index};
 use crate::observe::latency;
 use crate::profile::{Stage, span};
+use crate::store::priority;
 use bytes::Bytes;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,9 +22,6 @@ use tokio::sync::watch;
 
 /// Turns a file into an index entry. [`Index::build`], unless a test puts something in its place.
 pub type Parser = Arc<dyn Fn(&dyn ReadAt) -> Result<Vec<u8>, BuildError> + Send + Sync>;
-
-/// Nice value of the background indexer's thread.
-const BACKGROUND_NICE: i32 = 10;
 
 /// Why there is no index for a video.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -298,7 +296,7 @@ impl From<NoIndex> for IndexError {
 
 /// The background indexer, until the library goes.
 fn background(library: &Weak<Inner>, poke: &Poke) {
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BACKGROUND_NICE) {
+    if let Err(error) = priority::lower() {
         tracing::debug!(%error, "background indexer at normal priority");
     }
     loop {

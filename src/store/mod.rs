@@ -10,6 +10,7 @@
 
 pub mod mapped;
 pub mod pool;
+pub mod priority;
 pub mod residency;
 
 pub use mapped::MappedFile;

@@ -3,19 +3,16 @@
 //! Cores never block; they await a [`Pool::run`]. Each kind of work has a pool of its own, so that a queue of
 //! fsyncs cannot delay the page faults of viewers. Threads start at the first job.
 
+use super::priority;
 use crate::profile::{Origin, Span, site};
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::thread;
 use tokio::sync::oneshot;
-
-/// Nice value of the pools' threads.
-const NICE: i32 = 10;
-/// Of those that nobody who is being served waits for: they take what is left.
-const NICE_BACKGROUND: i32 = 19;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -28,7 +25,7 @@ pub struct Pool {
 struct Shared {
     name: &'static str,
     threads_max: usize,
-    nice: i32,
+    lower: fn() -> io::Result<()>,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -71,18 +68,18 @@ pub struct Load {
 impl Pool {
     /// A pool named for what runs in it, with at most `threads_max` threads.
     pub fn new(name: &'static str, threads_max: usize) -> Self {
-        Self::with_nice(name, threads_max, NICE)
+        Self::with_priority(name, threads_max, priority::lower)
     }
 
     /// The same for work that must not be felt by anybody else: it yields to the other pools too.
     pub fn background(name: &'static str, threads_max: usize) -> Self {
-        Self::with_nice(name, threads_max, NICE_BACKGROUND)
+        Self::with_priority(name, threads_max, priority::background)
     }
 
-    fn with_nice(name: &'static str, threads_max: usize, nice: i32) -> Self {
+    fn with_priority(name: &'static str, threads_max: usize, lower: fn() -> io::Result<()>) -> Self {
         let state = Mutex::new(State { jobs: VecDeque::new(), threads: 0, idle: 0 });
         let threads_max = threads_max.max(1);
-        Self { shared: Arc::new(Shared { name, threads_max, nice, state, work: Condvar::new() }) }
+        Self { shared: Arc::new(Shared { name, threads_max, lower, state, work: Condvar::new() }) }
     }
 
     /// Queues `job` at once and gives a future of its result. Dropping the future does not stop the job.
@@ -133,8 +130,7 @@ impl Shared {
 
     fn work(&self) {
         // The cores come first: a pool reads ahead of them, and a core that waits for its CPU delays everybody.
-        // Linux gives each thread a nice value of its own (sched(7)).
-        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), self.nice) {
+        if let Err(error) = (self.lower)() {
             tracing::debug!(%error, "lower a pool thread's priority");
         }
         let mut state = self.lock();
