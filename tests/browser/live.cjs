@@ -57,7 +57,7 @@ function startWeir(binary, directory) {
 
 function publish(base, source, name) {
   return spawn('ffmpeg', [
-    '-nostdin', '-v', 'error', '-re', '-stream_loop', '-1', '-i', source, '-c', 'copy', ...PUBLISHED[name],
+    '-nostdin', '-v', 'error', '-re', '-i', source, '-c', 'copy', ...PUBLISHED[name],
     '-method', 'PUT', '-headers', `Authorization: Bearer ${KEY}\r\n`, `${base}/live/${name}`,
   ], { stdio: 'ignore' });
 }
@@ -214,11 +214,14 @@ async function main() {
   const [binary, shots, length = '0'] = process.argv.slice(2);
   const seconds = Number(length);
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'weir-live-'));
-  const source = path.join(directory, 'source.mp4');
+  const [once, source] = ['once.mp4', 'source.mp4'].map((name) => path.join(directory, name));
   execFileSync('ffmpeg', [
     '-nostdin', '-v', 'error', '-f', 'lavfi', '-i', 'testsrc2=s=320x180:r=25', '-f', 'lavfi', '-i', 'sine=r=48000', '-t', '30',
-    '-c:v', 'libx264', '-preset', 'veryfast', '-bf', '2', '-g', '25', '-sc_threshold', '0', '-pix_fmt', 'yuv420p', '-c:a', 'aac', source,
+    '-c:v', 'libx264', '-preset', 'veryfast', '-bf', '2', '-g', '25', '-sc_threshold', '0', '-pix_fmt', 'yuv420p', '-c:a', 'aac', once,
   ]);
+  // As long as anything may take. Publishers do not loop it: ffmpeg's bitstream filters end with the first round.
+  const rounds = Math.ceil((2 * seconds + 3 * LIMIT_MS / 1000) / 30);
+  execFileSync('ffmpeg', ['-nostdin', '-v', 'error', '-stream_loop', String(rounds), '-i', once, '-c', 'copy', source]);
   const weir = startWeir(binary, directory);
   const pages = await servePages();
   let browser;
