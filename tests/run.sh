@@ -13,6 +13,7 @@ export WEIR_FUZZ_SEED=${WEIR_FUZZ_SEED:-1}
 playwright=1.65.1
 gprof2dot=2025.4.14
 prometheus=0.26.0
+m3u8=6.0.0
 hls_js=1.7.4
 shaka=5.2.12
 logs=target/test-logs
@@ -121,6 +122,9 @@ install_tools() {
     if [ ! -f "target/python/prometheus_client/parser.py" ]; then
         python3 -m pip install --quiet --disable-pip-version-check --target target/python "prometheus-client==$prometheus"
     fi
+    if [ ! -f "target/python/m3u8/__init__.py" ]; then
+        python3 -m pip install --quiet --disable-pip-version-check --target target/python "m3u8==$m3u8"
+    fi
     browser >/dev/null || {
         echo "no working Chromium: set WEIR_CHROMIUM to one"
         return 1
@@ -145,7 +149,7 @@ play_in_browser() {
 
 # Functions are run by `timeout` in a shell of their own.
 export -f browser install_tools fuzz play_in_browser
-export playwright gprof2dot hls_js shaka prometheus fuzz_seconds logs
+export playwright gprof2dot hls_js shaka prometheus m3u8 fuzz_seconds logs
 
 step "tools" 900 bash -euo pipefail -c install_tools
 step "format" 60 cargo fmt --check

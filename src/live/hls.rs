@@ -17,8 +17,15 @@ impl Stream {
 
     /// The text of the master playlist.
     pub fn master_playlist(&self) -> String {
-        let init = self.lock().init.clone();
-        self.segments(|segments| master::text(segments, &init.map_or_else(Vec::new, |init| init.tracks())))
+        let inner = self.lock();
+        let mut tracks = inner.init.as_ref().map_or_else(Vec::new, |init| init.tracks());
+        let rates = inner.meter.rates();
+        for track in &mut tracks {
+            // The init segment of MP4 does not tell.
+            let measured = rates.iter().find(|rates| rates.track == track.id).and_then(|rates| rates.rate);
+            track.frame_rate = track.frame_rate.or(measured);
+        }
+        master::text(&inner.segments, &tracks)
     }
 
     /// Wakes who waits for parts and segments, if there are new ones.

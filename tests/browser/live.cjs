@@ -1,6 +1,6 @@
 // Plays LL-HLS of fragmented MP4 and of MPEG-TS in hls.js, Shaka and Chromium's own player, all at once, through a
 // publisher that dies and returns, and tells each one's delay to live and its stalls. Waits for what must happen, not
-// for a time; SECONDS more on each side of the reconnect are for measuring.
+// for a time; SECONDS more on each side of the reconnect are for measuring, and end with a table (docs/players.md).
 // Usage: live.cjs WEIR_BINARY DIRECTORY_FOR_SCREENSHOTS [SECONDS]
 'use strict';
 
@@ -24,10 +24,12 @@ const SCRIPTS = {
 };
 const PUBLISHED = {
   mp4: ['-f', 'mp4', '-movflags', 'empty_moov+default_base_moof', '-frag_duration', '100000'],
+  frames: ['-f', 'mp4', '-movflags', 'empty_moov+default_base_moof+frag_every_frame'],
   ts: ['-f', 'mpegts', '-flush_packets', '1', '-pes_payload_size', '0'],
 };
-// Shaka's own converter of MPEG-TS gives up with its error 3018, so that is left out.
-const PLAYERS = { mp4: ['hls.js', 'shaka', 'native'], ts: ['hls.js', 'native'] };
+// Shaka converts each part of MPEG-TS on its own, and gives up with its error 3018 at one without parameter sets.
+PUBLISHED['ts-sets'] = ['-bsf:v', 'h264_mp4toannexb,dump_extra=freq=all', ...PUBLISHED.ts];
+const PLAYERS = { mp4: ['hls.js', 'shaka', 'native'], frames: ['hls.js'], ts: ['hls.js', 'native'], 'ts-sets': ['shaka'] };
 // How long a busy machine may take until all players have begun, and until they are behind the reconnect.
 const LIMIT_MS = 60_000;
 
@@ -55,7 +57,7 @@ function startWeir(binary, directory) {
 
 function publish(base, source, name) {
   return spawn('ffmpeg', [
-    '-nostdin', '-v', 'error', '-re', '-stream_loop', '-1', '-i', source, '-c', 'copy', ...PUBLISHED[name],
+    '-nostdin', '-v', 'error', '-re', '-i', source, '-c', 'copy', ...PUBLISHED[name],
     '-method', 'PUT', '-headers', `Authorization: Bearer ${KEY}\r\n`, `${base}/live/${name}`,
   ], { stdio: 'ignore' });
 }
@@ -133,6 +135,15 @@ function judge(samples) {
   };
 }
 
+// Delays to live before and after the reconnect, and every stall, as Markdown.
+function table(results) {
+  const stall = ([at, length]) => `${length} (at ${at})`;
+  const rows = results.map(({ player, name, started, delay, ahead, stalls }) =>
+    [player, name, started, ...delay.map((seconds) => seconds ?? 'not told'), ahead, stalls.map(stall).join(', ') || 'none'].join(' | '));
+  const head = 'player | stream | started after, s | delay before, s | delay after, s | buffered, s | stalls of over 0.3 s, in s';
+  return [head, '--- | --- | ---: | ---: | ---: | ---: | ---', ...rows].map((row) => `| ${row} |`).join('\n');
+}
+
 // Chromium's own player begins three segments behind the end, and gives up where these are not there yet.
 async function ready(base, name) {
   for (let n = 0; n < 200; n++) {
@@ -163,8 +174,10 @@ async function play(browser, pages, base, source, seconds, shots) {
     for (const [name, players] of Object.entries(PLAYERS)) {
       for (const player of players) {
         const page = await browser.newPage();
+        const refused = [];
+        page.on('response', (response) => response.status() >= 400 && refused.push(`${response.status()} ${new URL(response.url()).pathname}`));
         await page.goto(pages.url);
-        running.push({ name, player, page });
+        running.push({ name, player, page, refused });
       }
     }
     await Promise.all(running.map(({ name, player, page }) => page.evaluate(begin, [player, `${base}/live/${name}/index.m3u8`])));
@@ -184,10 +197,10 @@ async function play(browser, pages, base, source, seconds, shots) {
     }));
     await sleep(seconds * 1000);
     const results = [];
-    for (const { name, player, page } of running) {
+    for (const { name, player, page, refused } of running) {
       const { samples, errors, notes } = await page.evaluate(() => window.seen);
       const isLate = late.includes(page);
-      results.push({ name, player, isLate, ...judge(samples), errors, notes: notes.slice(0, 5) });
+      results.push({ name, player, isLate, ...judge(samples), errors, notes: notes.slice(0, 5), refused });
       await page.screenshot({ path: path.join(shots, `live-${player}-${name}.png`) });
       await page.close();
     }
@@ -201,11 +214,14 @@ async function main() {
   const [binary, shots, length = '0'] = process.argv.slice(2);
   const seconds = Number(length);
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'weir-live-'));
-  const source = path.join(directory, 'source.mp4');
+  const [once, source] = ['once.mp4', 'source.mp4'].map((name) => path.join(directory, name));
   execFileSync('ffmpeg', [
     '-nostdin', '-v', 'error', '-f', 'lavfi', '-i', 'testsrc2=s=320x180:r=25', '-f', 'lavfi', '-i', 'sine=r=48000', '-t', '30',
-    '-c:v', 'libx264', '-preset', 'veryfast', '-bf', '2', '-g', '25', '-sc_threshold', '0', '-pix_fmt', 'yuv420p', '-c:a', 'aac', source,
+    '-c:v', 'libx264', '-preset', 'veryfast', '-bf', '2', '-g', '25', '-sc_threshold', '0', '-pix_fmt', 'yuv420p', '-c:a', 'aac', once,
   ]);
+  // As long as anything may take. Publishers do not loop it: ffmpeg's bitstream filters end with the first round.
+  const rounds = Math.ceil((2 * seconds + 3 * LIMIT_MS / 1000) / 30);
+  execFileSync('ffmpeg', ['-nostdin', '-v', 'error', '-stream_loop', String(rounds), '-i', once, '-c', 'copy', source]);
   const weir = startWeir(binary, directory);
   const pages = await servePages();
   let browser;
@@ -218,6 +234,7 @@ async function main() {
       console.log(JSON.stringify(result));
       if (result.isLate || result.errors.length > 0) wrong.push(`${result.player} does not play ${result.name}`);
     }
+    if (seconds > 0) console.log(table(results));
     if (wrong.length > 0) throw new Error(wrong.join('; '));
     console.log(`browser: ${results.length} players follow through a reconnect`);
   } catch (error) {

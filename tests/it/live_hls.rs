@@ -8,7 +8,7 @@ use crate::support::publisher::{
 };
 use crate::support::server::Server;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// A keyframe each second.
@@ -167,7 +167,7 @@ fn requests_are_answered_as_the_draft_says() {
     ] {
         let (response, took) = ask(query);
         assert_eq!(response.status, status, "{query}: {}", response.text());
-        assert!(took < Duration::from_secs(3), "{query} took {took:?}");
+        assert!(took < Duration::from_secs(8), "{query} took {took:?}");
         assert!(lasts.is_empty() || header(&response, "cache-control") == lasts, "{query}: {response:?}");
     }
     for (name, status) in [
@@ -192,13 +192,34 @@ fn requests_are_answered_as_the_draft_says() {
     assert_eq!(zipped.body[..2], [0x1f, 0x8b]);
     let master = server.get("/live/cam/master.m3u8").text();
     assert!(master.contains("RESOLUTION=160x90") && master.contains("CODECS=\"avc1."), "{master}");
-    assert!(master.ends_with("\nindex.m3u8\n"), "{master}");
+    assert!(master.contains("FRAME-RATE=25.000\nindex.m3u8\n"), "{master}");
+    read_by_another_parser(&text, &master, &hint);
     waits(&server, &mut feed, &hint);
     feed.end();
     eventually("the end", || ask("").0.text().ends_with("#EXT-X-ENDLIST\n"));
     // Nothing is waited for any more.
     let (response, took) = ask("?_HLS_msn=99");
-    assert!(response.status == 200 && took < Duration::from_secs(3), "{response:?} took {took:?}");
+    assert!(response.status == 200 && took < Duration::from_secs(8), "{response:?} took {took:?}");
+}
+
+/// The package m3u8, which tests/run.sh installs, finds in the playlists what was published.
+fn read_by_another_parser(media: &str, master: &str, hint: &str) {
+    let script = "import m3u8, sys\n\
+        media, master = (m3u8.loads(text) for text in sys.argv[1:])\n\
+        print(media.media_sequence, media.target_duration, media.part_inf.part_target,\
+         media.server_control.part_hold_back, media.preload_hint.uri)\n\
+        for s in media.segments:\n\
+        \x20 if s.uri: print(s.uri, s.duration, s.init_section.uri, round(sum(p.duration for p in s.parts), 6))\n\
+        variant = master.playlists[0]\n\
+        print(variant.uri, variant.stream_info.resolution, variant.stream_info.frame_rate)\n";
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
+    let output = Command::new("python3").args(["-c", script, media, master]).env("PYTHONPATH", tools).output().unwrap();
+    let expected = format!(
+        "0 4 0.5 1.5 {hint}\nsegment-0.m4s 4.0 init-0.mp4 4.0\nsegment-1.m4s 4.0 init-0.mp4 4.0\n\
+         index.m3u8 (160, 90) 25.0\n"
+    );
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{complaints}\n{media}");
 }
 
 /// What is not there is waited for, and comes in one piece; when nothing comes for three target durations, 503.
