@@ -97,7 +97,16 @@ async fn receive(mut call: Call) -> Answer {
 pub(super) async fn next(call: &mut Call) -> Result<Option<Bytes>, Problem> {
     let stall = call.edge.config.stall_limit.0;
     let arriving = tokio::time::timeout(stall, call.body.frame()).span(site!(Stage::Receive.name()));
-    let Ok(frame) = call.conn.while_waiting(Wait::Bytes, arriving).await else {
+    let arriving = call.conn.while_waiting(Wait::Bytes, arriving);
+    let arrived = tokio::select! {
+        biased;
+        arrived = arriving => arrived,
+        // The streams end now; who has nothing to send would only hold the server up.
+        () = call.edge.drain.cancelled() => {
+            return Err(Problem::unavailable("the server stops; publish again when it is back", 5));
+        }
+    };
+    let Ok(frame) = arrived else {
         return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
     };
     match frame {

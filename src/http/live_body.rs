@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Sleep;
@@ -90,7 +91,10 @@ impl Body for LiveBody {
                         return Poll::Ready(Some(Ok(Frame::data(bytes))));
                     }
                 }
-                Next::Part(part) => this.part = Some((part, 0)),
+                Next::Part(part) => {
+                    this.conn.traffic.copied.fetch_add(this.cursor.take_copied_bytes(), Relaxed);
+                    this.part = Some((part, 0));
+                }
                 Next::End => this.ended = true,
             }
         }

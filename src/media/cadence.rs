@@ -50,6 +50,20 @@ impl Unit {
     pub fn length(&self) -> i64 {
         self.end_us.saturating_sub(self.start_us)
     }
+
+    /// Within 36,000 years, so that sums of a few times are numbers.
+    fn bounded(self) -> Self {
+        const FAR_US: i64 = i64::MAX / 8;
+        let bounded = |us: i64| us.clamp(-FAR_US, FAR_US);
+        Self { start_us: bounded(self.start_us), end_us: bounded(self.end_us), ..self }
+    }
+}
+
+/// Whether time jumped between something that lasted from `start_us` to `end_us` and what begins at `next_us`.
+pub fn jumps((start_us, end_us): (i64, i64), next_us: i64) -> bool {
+    /// A clock that is further ahead than this was set.
+    const AHEAD_US: i64 = 10_000_000;
+    next_us < start_us || next_us.saturating_sub(end_us) > AHEAD_US
 }
 
 /// Counts along with the samples of the track that is cut: video, where there is some.
@@ -58,8 +72,9 @@ pub struct Cadence {
     targets: Targets,
     /// Start of the open segment; none before the first sample.
     segment: Option<i64>,
-    /// Start of the open part, and end of its last sample.
+    /// Start of the open part, and start and end of its last sample.
     part: i64,
+    start: i64,
     end: i64,
     /// Start of the last keyframe, and the distance of the last two.
     keyframe: Option<i64>,
@@ -70,15 +85,22 @@ pub struct Cadence {
 
 impl Cadence {
     pub fn new(targets: Targets) -> Self {
-        Self { targets, segment: None, part: 0, end: 0, keyframe: None, gop: 0, ended: Mark::Nothing }
+        Self { targets, segment: None, part: 0, start: 0, end: 0, keyframe: None, gop: 0, ended: Mark::Nothing }
     }
 
     pub fn targets(&self) -> Targets {
         self.targets
     }
 
+    /// Whether the publisher's clock jumped between the last unit and this one: back behind the beginning of that, or
+    /// far ahead of its end.
+    pub fn jumps(&self, unit: Unit) -> bool {
+        self.segment.is_some() && jumps((self.start, self.end), unit.bounded().start_us)
+    }
+
     /// Takes the next unit; says what begins with it. `jump`: the publisher's clock jumped before it.
     pub fn begin(&mut self, unit: Unit, jump: bool) -> Mark {
+        let unit = unit.bounded();
         if unit.keyframe {
             self.gop = self.keyframe.map_or(0, |last| (unit.start_us - last).max(0));
             self.keyframe = Some(unit.start_us);
@@ -90,7 +112,7 @@ impl Cadence {
         if mark != Mark::Nothing {
             self.part = unit.start_us;
         }
-        self.end = unit.end_us;
+        (self.start, self.end) = (unit.start_us, unit.end_us);
         self.ended = Mark::Nothing;
         mark
     }
@@ -120,7 +142,7 @@ impl Cadence {
     /// What ends with the last unit, as far as can be foreseen; another one of `next_us` will follow.
     pub fn end(&mut self, next_us: i64) -> Mark {
         let length = self.end - self.part;
-        if length + next_us > self.targets.part_us && length >= self.targets.part_min_us() {
+        if length.saturating_add(next_us) > self.targets.part_us && length >= self.targets.part_min_us() {
             self.close();
         }
         self.ended
@@ -133,6 +155,7 @@ impl Cadence {
 
     /// Whether a run that stays whole would end the open part, which is long enough.
     pub fn would_end(&self, run: Unit) -> bool {
+        let run = run.bounded();
         let long_enough = run.start_us - self.part >= self.targets.part_min_us();
         self.segment.is_some() && long_enough && run.end_us - self.part > self.targets.part_us
     }

@@ -255,6 +255,7 @@ impl Arrival {
     fn fill(&mut self, events: &mut Vec<Event>) -> Result<bool, ArrivalError> {
         let (Some(mut filling), Some(init)) = (self.filling.take(), self.init.clone()) else { return Ok(true) };
         self.take(filling.missing().min(self.have)).into_iter().for_each(|piece| filling.push(piece));
+        self.copied_bytes += std::mem::take(&mut filling.copied_bytes);
         let mut ready = Vec::new();
         while let Some((fragment, lone, made)) = filling.next() {
             let taken = self.waiting.take((fragment, lone), &init, &mut self.sequence, &mut ready);
@@ -466,7 +467,9 @@ pub(super) mod tests {
             let seen = arrive(buffers);
             let same = seen.init.bytes == expected.init.bytes && seen.fragments == expected.fragments;
             assert!(same, "buffers of {size} bytes");
-            assert!(seen.copied_bytes < 60_000, "{} bytes copied: more than heads", seen.copied_bytes);
+            // What comes byte by byte is joined, once.
+            let media = if size < 64 { whole.len() as u64 } else { 0 };
+            assert!(seen.copied_bytes < 60_000 + media, "{} bytes copied: more than heads", seen.copied_bytes);
         }
     }
 
