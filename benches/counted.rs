@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::process::ExitCode;
+use weir::bench::catalogue;
 use weir::http::range;
 use weir::media::index::{Index, Position};
 use weir::media::time::Label;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     match (step, times) {
         ("range", Some(times)) => ranges(times),
         ("seek", Some(times)) => seeks(times),
+        ("playlist", Some(times)) => listed("playlist-render", "rendered", times),
         _ => return ExitCode::FAILURE,
     }
     ExitCode::SUCCESS
@@ -41,4 +43,12 @@ fn seeks(times: u64) {
         let position = Position::Timecode { label, drop: None };
         black_box(index.resolve(&mapped, &position).expect("a frame of the video"));
     }
+}
+
+/// A statement of the catalogue, at its usual size; its set-up is the same for any number of times.
+fn listed(benchmark: &str, alternative: &str, times: u64) {
+    let benchmarks = catalogue::all();
+    let benchmark = benchmarks.iter().find(|known| known.name == benchmark).expect("a benchmark");
+    let way = benchmark.alternatives.iter().find(|known| known.name == alternative).expect("an alternative");
+    (way.set_up)(benchmark.size.default).expect("it can be set up").run(times);
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds every fuzz target and runs each for a short time, two at once: fuzz/run.sh [SECONDS [TARGET…]]
+# Inputs are other ones in every run, unless WEIR_FUZZ_SEED says where the random numbers begin.
 # The committed corpus is read only; what a run finds goes to fuzz/target/corpus, a failing input to fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -13,7 +14,7 @@ for target in "${targets[@]}"; do binaries+=(--bin "$target"); done
 cargo build --release --locked "${binaries[@]}"
 
 run_one() {
-    local target=$1 seconds=$2 options=(-rss_limit_mb=512 -timeout=10 -max_len=65536)
+    local target=$1 seconds=$2 options=(-rss_limit_mb=512 -timeout=10 -max_len=65536 -seed="${WEIR_FUZZ_SEED:-0}")
     case $target in
         range | conditional | timecode) options+=(-max_len=1024) ;;
         query) options+=(-max_len=9000) ;;

@@ -7,7 +7,7 @@ use crate::bench::job::Jobs;
 use crate::config::{self, Config};
 use crate::frame::stills::StillsConfig;
 use crate::frame::{self, Parts};
-use crate::http::admin::{self, AdminService};
+use crate::http::admin::{self, AdminService, Tools};
 use crate::http::images::Editors;
 use crate::http::peers::Peers;
 use crate::http::service::EdgeService;
@@ -113,6 +113,7 @@ fn start_parts(config: Config, components: &Arc<Components>) -> Result<Running, 
         metrics: Arc::new(Metrics::new(Arc::clone(&traffic), started)),
         components: Arc::clone(components),
         benchmarks: components.add("benchmarks", |_| Ok(Jobs::default())),
+        tools: Tools::add(components),
         read_pool: Pool::new("read", config.read_threads),
         plan_pool: Pool::new("plan", PLAN_THREADS),
         editors: Editors::add(components, &frames),

@@ -3,11 +3,13 @@
 # and runs everything. It stops at the first failure. The last line is "N passed, N failed".
 #
 #   WEIR_FUZZ_SECONDS   time for each fuzz target (default 10)
+#   WEIR_FUZZ_SEED      where their random numbers begin (default 1: a change is judged by itself, not by luck; 0: anywhere)
 #   WEIR_VECTORS        directory of the generated videos (default target/vectors)
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fuzz_seconds=${WEIR_FUZZ_SECONDS:-10}
+export WEIR_FUZZ_SEED=${WEIR_FUZZ_SEED:-1}
 playwright=1.65.1
 gprof2dot=2025.4.14
 prometheus=0.26.0

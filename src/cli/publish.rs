@@ -6,7 +6,7 @@
 use super::fail;
 use crate::media::ReadAt;
 use crate::media::index::{Index, Position, Until};
-use crate::media::mp4::Chunk;
+use crate::media::mp4::{Along, Chunk};
 use crate::media::slices::Piece;
 use crate::media::time::{DecimalTime, ticks_to_us};
 use crate::media::ts::{self, Table};
@@ -87,7 +87,7 @@ impl Publisher {
         let start = Position::Time(DecimalTime { value: 0, decimals: 0 });
         let chunk = match index.packets() {
             Some(_) => None,
-            None => Some(index.fmp4(&file, &start, Until::Size(u64::MAX))?.1),
+            None => Some(index.fmp4(&file, &start, Until::Size(u64::MAX), Along::Sound)?.1),
         };
         let prefixed_from = match ts::packet::sniff_start(&file) {
             Some((ts::PacketSize::M2ts192, first)) if chunk.is_none() => Some(first),

@@ -22,13 +22,16 @@ pub const COMPONENTS: &[&str] = &[
     #[cfg(feature = "av1")]
     "av1",
     "benchmarks",
+    "dashboard",
     "enhance",
     "enhancer",
+    "flame graphs",
     "frame",
     "h264",
     "hevc",
     "jpeg",
     "recordings",
+    "symboliser",
 ];
 
 /// How log lines look.

@@ -40,9 +40,8 @@ pub fn dot_product_vectorised(left: &[f32], right: &[f32]) -> Result<f32, Unequa
     let (left, left_rest) = left.as_chunks::<LANES>();
     let (right, right_rest) = right.as_chunks::<LANES>();
     for (a, b) in left.iter().zip(right) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
+        // Not by zipped iterators: where their making is not inlined, the lanes are kept in memory, dearer than a plain loop.
+        lanes = std::array::from_fn(|n| lanes[n] + a[n] * b[n]);
     }
     let rest: f32 = left_rest.iter().zip(right_rest).map(|(a, b)| a * b).sum();
     Ok(lanes.iter().sum::<f32>() + rest)

@@ -14,6 +14,7 @@ pub mod decode;
 pub mod encode;
 pub mod enhance;
 pub mod error;
+mod exif;
 pub mod exported;
 mod h264;
 mod hevc;

@@ -6,7 +6,7 @@
 use super::decode::guarded;
 use super::encode::{Format, QUALITY};
 use super::image::Image;
-use super::{FrameError, Limits};
+use super::{FrameError, Limits, exif};
 use std::io::Cursor;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -56,7 +56,8 @@ fn jpeg(bytes: &[u8], limits: &Limits) -> Result<Image, FrameError> {
     if pixels.len() != width * height * 3 {
         return Err(broken(&"another size than it says"));
     }
-    Ok(Image { width, height, pixels, alpha: None })
+    let orientation = decoder.exif().map(|exif| exif::orientation(exif)).unwrap_or_default();
+    Ok(Image { width, height, pixels, alpha: None }.oriented(orientation))
 }
 
 fn png(bytes: &[u8], limits: &Limits) -> Result<Image, FrameError> {
@@ -102,6 +103,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { pixels_max: 1 << 20, bytes_max: 1 << 26, time: Duration::from_secs(1) };
 
+    const FINE: Format = Format::Jpeg { quality: 100 };
+
     fn encode(image: &Image, format: Format) -> Result<Vec<u8>, FrameError> {
         match format {
             Format::Jpeg { quality } => Jpeg::new()?.encode(image, quality),
@@ -130,6 +133,27 @@ mod tests {
         let clear = Image { alpha: Some(vec![0; 200]), ..flat };
         let file = encode(&clear, Format::Jpeg { quality: 90 }).expect("fits");
         assert!(super::read(&file, &LIMITS).expect("whole").pixels.iter().all(|byte| *byte > 250), "on white");
+    }
+
+    /// By hand: row 0 is the right side and column 0 the top of a picture with orientation 6, so that what is stored on
+    /// the left is on top. Of 3 all is upside down, of 8 row 0 is the left side, and the stored left is at the bottom.
+    #[test]
+    fn pictures_of_cameras_are_turned() {
+        let row = [[20, 20, 20].repeat(16), [220, 220, 220].repeat(16)].concat();
+        let file = encode(&Image { width: 32, height: 16, pixels: row.repeat(16), alpha: None }, FINE).expect("fits");
+        let dark = |image: &Image, x: usize, y: usize| image.pixels[(y * image.width + x) * 3] < 100;
+        let turned = |value: u16| {
+            let exif = exif::example(value, false);
+            let length = u16::try_from(exif.len() + 2).expect("short").to_be_bytes();
+            let file = [&file[..2], &[0xff, 0xe1], &length, &exif, &file[2..]].concat();
+            let image = read(&file, &LIMITS).expect("whole");
+            let corners = [dark(&image, 0, 0), dark(&image, image.width - 1, 0), dark(&image, 0, image.height - 1)];
+            (image.width, image.height, corners)
+        };
+        assert_eq!(turned(1), (32, 16, [true, false, true]));
+        assert_eq!(turned(3), (32, 16, [false, true, false]));
+        assert_eq!(turned(6), (16, 32, [true, true, false]));
+        assert_eq!(turned(8), (16, 32, [false, false, true]));
     }
 
     /// A PNG of 33 bytes may claim four billion pixels by four billion.

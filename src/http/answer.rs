@@ -8,12 +8,13 @@ use super::problem::Problem;
 use super::query::Query;
 use super::state::Edge;
 use super::timing::Timing;
-use crate::net::Conn;
-use crate::profile::{Stage, span};
+use crate::net::{Conn, Wait};
+use crate::profile::{SpanExt, Stage, site, span};
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::io;
 use std::pin::Pin;
@@ -35,6 +36,29 @@ impl Call {
     /// The request as the table of components names it: without its query, which may hold a key.
     pub fn asked(&self) -> String {
         format!("{} {}", self.method, self.uri.path())
+    }
+
+    /// The next bytes of the request's body, as they came; `None`: that was all.
+    pub async fn next_bytes(&mut self) -> Result<Option<Bytes>, Problem> {
+        let _timed = self.timing.stage(Stage::Receive);
+        let stall = self.edge.config.stall_limit.0;
+        loop {
+            let arriving = tokio::time::timeout(stall, self.body.frame()).span(site!(Stage::Receive.name()));
+            let Ok(frame) = self.conn.while_waiting(Wait::Bytes, arriving).await else {
+                let detail = format!("no byte of the body came for {} s", stall.as_secs());
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+            };
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
+                // Trailers say nothing that is needed.
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
     }
 
     /// Writes need the key; asked before the body is read.
@@ -117,8 +141,9 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// An answer of JSON.
-pub fn json(value: &serde_json::Value, cache: &'static str) -> Answer {
+pub fn json(timing: &Timing, value: &serde_json::Value, cache: &'static str) -> Answer {
     let _span = span!(Stage::Render.name());
+    let _timed = timing.stage(Stage::Render);
     let mut text = value.to_string();
     text.push('\n');
     Ok(text_of(text, "application/json", cache))

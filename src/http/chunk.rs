@@ -85,7 +85,7 @@ pub async fn seek(call: &Call) -> Answer {
     let (_, position) = moment(&query)?;
     let file = videos::open(call, &video).await?;
     let seek = resolve(call, &video, &file, position).span(site!(Stage::Resolve.name())).await?;
-    json(&seek_json(video.id(), &seek), "no-cache")
+    json(&call.timing, &seek_json(video.id(), &seek), "no-cache")
 }
 
 impl Start {
@@ -107,7 +107,7 @@ pub fn moment(query: &Query<'_>) -> Result<(String, Position), Problem> {
 /// Exactly one of `names`, checked as far as that goes without the video.
 fn start(query: &Query<'_>, names: &'static [&'static str]) -> Result<Start, Problem> {
     let name = query.exactly_one(names)?;
-    let text = query.text(name, || "a value".to_owned())?.unwrap_or_default();
+    let text = query.text(name, || format!("write {}", example(name)))?.unwrap_or_default();
     let drop = query.flag("drop")?;
     if drop.is_some() && name != "timecode" {
         return Err(Problem::bad_request("drop says how to read a timecode; it goes with timecode="));
@@ -119,6 +119,14 @@ fn start(query: &Query<'_>, names: &'static [&'static str]) -> Result<Start, Pro
         _ => Position::Timecode { label: Label::parse(text).map_err(|e| wrong(name, text, &e))?, drop },
     };
     Ok(Start::Moment { asked: text.to_owned(), position })
+}
+
+fn example(name: &str) -> &'static str {
+    match name {
+        "offset" | "frame" => "a whole number of at least 0, in digits",
+        "time" => "seconds (12.5) or HH:MM:SS.mmm",
+        _ => "a label like 01:09:14:28",
+    }
 }
 
 fn wrong(name: &'static str, text: &str, error: &impl ToString) -> QueryError {

@@ -10,7 +10,7 @@ use super::representation::{Content, Plan, Representation};
 use super::videos;
 use crate::library::Video;
 use crate::media::index::{Index, Position, SeekError, Until};
-use crate::media::mp4::Chunk;
+use crate::media::mp4::{Along, Chunk};
 use crate::media::slices::Piece;
 use crate::media::time::DecimalTime;
 use crate::profile::{SpanExt, Stage, site};
@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Raised when the same plan gives other bytes than before: it is part of the ETag.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// Answers with the chunk from the keyframe of a moment on.
 pub async fn chunk(
@@ -55,7 +55,7 @@ pub async fn chunk(
     };
     let planning = {
         let (file, index) = (Arc::clone(&file), Arc::clone(&index));
-        call.edge.plan_pool.run(move || index.fmp4(&*file, &position, until))
+        call.edge.plan_pool.run(move || index.fmp4(&*file, &position, until, Along::All))
     };
     let timed = call.timing.stage(Stage::Slice);
     let planned = planning.span(site!(Stage::Slice.name())).await;

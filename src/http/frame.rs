@@ -15,6 +15,7 @@ use crate::frame::encode::{Format, QUALITY};
 use crate::frame::still::{self, Edit, Options};
 use crate::frame::{FrameError, Job, storyboard};
 use crate::media::index::Position;
+use crate::profile::{SpanExt, Stage, site};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -175,7 +176,9 @@ impl Picture {
                 Decision::Proceed { .. } => {
                     let stills = call.edge.frames.stills.get(|| call.asked()).await?;
                     let job = call.edge.frames.job(call.asked());
-                    let bytes = stills.get(key, move || make(&job)).await.map_err(|error| problem(&error))?;
+                    let _timed = call.timing.stage(Stage::Render);
+                    let made = stills.get(key, move || make(&job)).span(site!(Stage::Render.name()));
+                    let bytes = made.await.map_err(|error| problem(&error))?;
                     response(bytes, self.content_type, &call.method)
                 }
             };

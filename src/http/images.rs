@@ -6,11 +6,11 @@ use super::form::{Form, FormError, boundary};
 use super::frame::{adjust, format, problem, response};
 use super::problem::Problem;
 use super::query::Query;
-use super::upload::next;
 use crate::frame::encode::Format;
 use crate::frame::still::{Edit, encode};
 use crate::frame::{Parts, upload};
 use crate::lazy::{Component, Components};
+use crate::profile::{SpanExt, Stage, site};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
@@ -98,7 +98,9 @@ async fn edited(mut call: Call, editor: &Editor) -> Answer {
         edit.apply(&mut image, &job)?;
         encode(&image, format, &job)
     });
-    let bytes = made.await.map_err(|error| problem(&error))?;
+    let timed = call.timing.stage(Stage::Render);
+    let bytes = made.span(site!(Stage::Render.name())).await.map_err(|error| problem(&error))?;
+    drop(timed);
     let mut response = response(bytes, format.content_type(), &call.method);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -119,9 +121,8 @@ async fn receive(call: &mut Call) -> Result<Bytes, Problem> {
     if call.body.size_hint().lower() > limit {
         return Err(too_large());
     }
-    let stall = call.edge.config.stall_limit.0;
     let mut body = Vec::new();
-    while let Some(bytes) = next(&mut call.body, &call.conn, stall).await? {
+    while let Some(bytes) = call.next_bytes().await? {
         if (body.len() + bytes.len()) as u64 > limit {
             return Err(too_large());
         }

@@ -10,12 +10,11 @@ use crate::ingest::Intake;
 use crate::live::{Init, PublishError, State, Status, Stream, streams};
 use crate::media::index::Track;
 use crate::media::mp4::arrival::Wrong;
-use crate::net::{Conn, Wait};
-use crate::profile::{SpanExt, Stage, site, spawned};
+use crate::net::Conn;
+use crate::profile::{site, spawned};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,13 +25,13 @@ pub(super) const BACK_SECONDS_MAX: f64 = 7.0 * 86_400.0;
 /// `GET /live`
 pub fn list(call: &Call) -> Answer {
     let streams: Vec<Value> = call.edge.streams.list().iter().map(|stream| describe(&call.edge, stream)).collect();
-    json(&Value::Array(streams), "no-store")
+    json(&call.timing, &Value::Array(streams), "no-store")
 }
 
 /// `GET /live/{name}`
 pub fn one(call: &Call) -> Answer {
     let stream = find(call)?;
-    json(&describe(&call.edge, &stream), "no-store")
+    json(&call.timing, &describe(&call.edge, &stream), "no-store")
 }
 
 /// `GET /live/{name}/stream`
@@ -93,26 +92,13 @@ async fn receive(mut call: Call) -> Answer {
     Ok(empty(StatusCode::OK))
 }
 
-/// The next bytes of a publisher's body, as they came. `None`: the publisher is done.
+/// The next bytes of a publisher. Streams end when the server drains: who has nothing to send would only hold it up.
 pub(super) async fn next(call: &mut Call) -> Result<Option<Bytes>, Problem> {
-    let stall = call.edge.config.stall_limit.0;
-    let arriving = tokio::time::timeout(stall, call.body.frame()).span(site!(Stage::Receive.name()));
-    let arriving = call.conn.while_waiting(Wait::Bytes, arriving);
-    let arrived = tokio::select! {
+    let edge = Arc::clone(&call.edge);
+    tokio::select! {
         biased;
-        arrived = arriving => arrived,
-        // The streams end now; who has nothing to send would only hold the server up.
-        () = call.edge.drain.cancelled() => {
-            return Err(Problem::unavailable("the server stops; publish again when it is back", 5));
-        }
-    };
-    let Ok(frame) = arrived else {
-        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("no byte came for {} s", stall.as_secs())));
-    };
-    match frame {
-        None => Ok(None),
-        Some(Err(error)) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
-        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+        bytes = call.next_bytes() => bytes,
+        () = edge.drain.cancelled() => Err(Problem::unavailable("the server stops; publish again when it is back", 5)),
     }
 }
 

@@ -4,6 +4,8 @@
 use crate::live::Next;
 use crate::live::{Cursor, Part};
 use crate::net::{Conn, Wait};
+use crate::observe::latency;
+use crate::profile::clock::Stopwatch;
 use crate::profile::{Stage, span};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -40,6 +42,37 @@ impl LiveBody {
         polled
     }
 
+    /// The next buffer of the part that is sent, or of the one that comes.
+    fn poll_buffer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            if let Some((part, next)) = &mut self.part {
+                if let Some(buffer) = part.rope.get(*next) {
+                    *next += 1;
+                    let buffer = buffer.clone();
+                    self.conn.hand_out(&buffer, None);
+                    return Poll::Ready(Some(buffer));
+                }
+                self.part = None;
+            }
+            match ready!(self.poll_next(cx)) {
+                Next::Init(init) => {
+                    let bytes = init.bytes();
+                    if !bytes.is_empty() {
+                        return Poll::Ready(Some(bytes));
+                    }
+                }
+                Next::Part(part) => {
+                    self.conn.traffic.copied.fetch_add(self.cursor.take_copied_bytes(), Relaxed);
+                    self.part = Some((part, 0));
+                }
+                Next::End => self.ended = true,
+            }
+        }
+    }
+
     fn poll_merged(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
@@ -64,40 +97,24 @@ impl LiveBody {
     }
 }
 
+/// Gives a viewer the next buffer: the stage `send`, in which waiting for a part does not count.
+pub fn send<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    let _span = span!(Stage::Send.name());
+    let since = Stopwatch::start();
+    let polled = poll();
+    if polled.is_ready() {
+        latency::observe(Stage::Send, since.ns());
+    }
+    polled
+}
+
 impl Body for LiveBody {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
-        let _span = span!(Stage::Send.name());
-        loop {
-            if this.ended {
-                return Poll::Ready(None);
-            }
-            if let Some((part, next)) = &mut this.part {
-                if let Some(buffer) = part.rope.get(*next) {
-                    *next += 1;
-                    let buffer = buffer.clone();
-                    this.conn.hand_out(&buffer, None);
-                    return Poll::Ready(Some(Ok(Frame::data(buffer))));
-                }
-                this.part = None;
-            }
-            match ready!(this.poll_next(cx)) {
-                Next::Init(init) => {
-                    let bytes = init.bytes();
-                    if !bytes.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
-                    }
-                }
-                Next::Part(part) => {
-                    this.conn.traffic.copied.fetch_add(this.cursor.take_copied_bytes(), Relaxed);
-                    this.part = Some((part, 0));
-                }
-                Next::End => this.ended = true,
-            }
-        }
+        send(|| this.poll_buffer(cx)).map(|buffer| buffer.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,6 +4,7 @@
 
 use super::answer::{Answer, Body, Call, empty, header};
 use super::live;
+use super::live_body;
 use super::live_range::{self, Readable, Resolved};
 use super::problem::Problem;
 use super::state::Edge;
@@ -134,6 +135,56 @@ impl FileBody {
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
+    /// What comes next, from memory or from the recording.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(prefix) = self.prefix.take() {
+            return Poll::Ready(Some(Ok(Frame::data(prefix))));
+        }
+        loop {
+            if self.ended || self.left.is_empty() {
+                self.ended = true;
+                return Poll::Ready(None);
+            }
+            if let Some(buffer) = self.next_of_part() {
+                return self.send(buffer);
+            }
+            self.part = None;
+            if let Some(reading) = &mut self.reading {
+                let Poll::Ready(read) = reading.as_mut().poll(cx) else {
+                    self.conn.waits(Wait::Job);
+                    return Poll::Pending;
+                };
+                self.conn.waits(Wait::Core);
+                self.reading = None;
+                // Deleted, or it was never recorded: the connection is cut, so that nobody takes this for the end.
+                let gone = || io::Error::new(io::ErrorKind::NotFound, "these bytes of the stream are gone");
+                return match read.filter(|bytes| !bytes.is_empty()) {
+                    Some(bytes) => self.send(bytes),
+                    None => Poll::Ready(Some(Err(gone()))),
+                };
+            }
+            let polled = self.reader.poll_at(self.left.start, cx);
+            self.conn.waits(if polled.is_pending() { Wait::Part } else { Wait::Core });
+            match ready!(polled) {
+                Some(Located::Part(part)) => {
+                    let (next, skip) = buffer_at(&part, self.left.start - part.offset);
+                    self.part = Some((part, next, skip));
+                }
+                Some(Located::Init(_)) if self.one_coding => self.ended = true,
+                Some(Located::Init(init)) => return self.send(init),
+                Some(Located::Before | Located::Ahead) => {
+                    if self.one_coding
+                        && let Some(end) = self.stream.coding_end(self.left.start)
+                    {
+                        self.left.end = end.max(self.left.start);
+                    }
+                    self.reading = Some(self.read_back());
+                }
+                None => self.ended = true,
+            }
+        }
+    }
+
     /// The next buffer of the part that is sent.
     fn next_of_part(&mut self) -> Option<Bytes> {
         let (part, next, skip) = self.part.as_mut()?;
@@ -168,53 +219,7 @@ impl http_body::Body for FileBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = &mut *self;
-        if let Some(prefix) = this.prefix.take() {
-            return Poll::Ready(Some(Ok(Frame::data(prefix))));
-        }
-        loop {
-            if this.ended || this.left.is_empty() {
-                this.ended = true;
-                return Poll::Ready(None);
-            }
-            if let Some(buffer) = this.next_of_part() {
-                return this.send(buffer);
-            }
-            this.part = None;
-            if let Some(reading) = &mut this.reading {
-                let Poll::Ready(read) = reading.as_mut().poll(cx) else {
-                    this.conn.waits(Wait::Job);
-                    return Poll::Pending;
-                };
-                this.conn.waits(Wait::Core);
-                this.reading = None;
-                // Deleted, or it was never recorded: the connection is cut, so that nobody takes this for the end.
-                let gone = || io::Error::new(io::ErrorKind::NotFound, "these bytes of the stream are gone");
-                return match read.filter(|bytes| !bytes.is_empty()) {
-                    Some(bytes) => this.send(bytes),
-                    None => Poll::Ready(Some(Err(gone()))),
-                };
-            }
-            let polled = this.reader.poll_at(this.left.start, cx);
-            this.conn.waits(if polled.is_pending() { Wait::Part } else { Wait::Core });
-            match ready!(polled) {
-                Some(Located::Part(part)) => {
-                    let (next, skip) = buffer_at(&part, this.left.start - part.offset);
-                    this.part = Some((part, next, skip));
-                }
-                Some(Located::Init(_)) if this.one_coding => this.ended = true,
-                Some(Located::Init(init)) => return this.send(init),
-                Some(Located::Before | Located::Ahead) => {
-                    if this.one_coding
-                        && let Some(end) = this.stream.coding_end(this.left.start)
-                    {
-                        this.left.end = end.max(this.left.start);
-                    }
-                    this.reading = Some(this.read_back());
-                }
-                None => this.ended = true,
-            }
-        }
+        live_body::send(|| self.poll_bytes(cx))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -103,7 +103,7 @@ async fn pass_over(call: &mut Call) -> Answer {
     if call.body.size_hint().lower() > left {
         return Err(Problem::content_too_large("a manifest of this size", left));
     }
-    while let Some(bytes) = live::next(call).await? {
+    while let Some(bytes) = call.next_bytes().await? {
         let rest = left.checked_sub(bytes.len() as u64);
         left = rest.ok_or_else(|| Problem::content_too_large("a manifest of this size", MANIFEST_MAX))?;
     }

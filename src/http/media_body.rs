@@ -8,6 +8,7 @@
 use crate::media::slices::Piece;
 use crate::net::{Conn, Wait};
 use crate::observe::latency;
+use crate::profile::clock::Stopwatch;
 use crate::profile::{Profiled, SpanExt, Stage, site, span};
 use crate::store::pool::Running;
 use crate::store::residency::WINDOW_BYTES;
@@ -20,7 +21,6 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 /// Gives a body its pieces, some at a time.
 pub trait Pieces: Send {
@@ -87,7 +87,7 @@ impl MediaBody {
     fn poll_resident(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Range<u64>>> {
         let window = window(self.current.start, self.current.end);
         if self.populate.is_none() && self.resident_to < window.end {
-            if self.file.is_resident(&window) {
+            if self.is_resident(&window) {
                 self.resident_to = window.end;
             } else {
                 self.populate = Some(self.start_populate(window.clone()));
@@ -106,12 +106,23 @@ impl MediaBody {
         Poll::Ready(Ok(window))
     }
 
+    /// Whether there is nothing to wait for. That is all there is to the stage then.
+    fn is_resident(&self, window: &Range<u64>) -> bool {
+        let _span = span!(Stage::Resident.name());
+        let since = Stopwatch::start();
+        let resident = self.file.is_resident(window);
+        if resident {
+            latency::observe(Stage::Resident, since.ns());
+        }
+        resident
+    }
+
     fn start_populate(&self, window: Range<u64>) -> Profiled<Running<io::Result<()>>> {
         let file = Arc::clone(&self.file);
-        let began = Instant::now();
+        let since = Stopwatch::start();
         let populate = move || {
             let done = file.populate(&window);
-            latency::observe(Stage::Resident, began.elapsed());
+            latency::observe(Stage::Resident, since.ns());
             done
         };
         self.pool.run(populate).span(site!(Stage::Resident.name()))
@@ -123,7 +134,7 @@ impl MediaBody {
             return;
         }
         let next = window(self.current.start, self.current.end);
-        if self.file.is_resident(&next) {
+        if self.is_resident(&next) {
             self.resident_to = next.end;
         } else {
             self.populate = Some(self.start_populate(next));
@@ -183,10 +194,12 @@ impl Body for MediaBody {
                     Ok(window) => window,
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 };
-                let span = span!(Stage::Slice.name());
-                let slice = this.file.slice(window.clone());
+                let slice = {
+                    let _span = span!(Stage::Slice.name());
+                    let _timed = latency::stage(Stage::Slice);
+                    this.file.slice(window.clone())
+                };
                 this.current.start = window.end;
-                drop(span);
                 this.prefetch();
                 this.conn.hand_out(&slice, Some((this.file.shared_file(), window.start)));
                 return this.yield_frame(slice);

@@ -22,6 +22,7 @@ const SHOWN_MAX: usize = 500;
 /// `GET /`
 pub fn index(call: &Call) -> Answer {
     let _span = span!(Stage::Render.name());
+    let _timed = call.timing.stage(Stage::Render);
     let catalogue = call.edge.library.catalogue();
     let mut videos = String::new();
     for stream in call.edge.streams.list() {

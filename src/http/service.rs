@@ -98,12 +98,17 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let span = span!(Stage::Route.name());
+        let timing = Timing::new(self.edge.config.server_timing);
+        if let Some(ns) = self.conn.head_ns() {
+            timing.passed(Stage::Head, ns);
+        }
+        let routing = timing.stage(Stage::Route);
         let mut entry = Entry::begin(&self.edge, &self.conn, &request);
         let problem = self.refuse(&request);
         let (edge, conn) = (Arc::clone(&self.edge), Arc::clone(&self.conn));
         let route = entry.route;
         self.conn.serves(route as u8, route.stream_of(request.uri().path()));
-        drop(span);
+        drop((routing, span));
         let answering = async move {
             let has_body = !request.body().is_end_stream();
             let (preflight, head) = (request.method() == Method::OPTIONS, request.method() == Method::HEAD);
@@ -112,7 +117,6 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
                 Route::Adjust | Route::Enhance => request.method() == Method::POST,
                 _ => false,
             };
-            let timing = Timing::new(edge.config.server_timing);
             let mut response = match problem {
                 Some(problem) => refused(problem),
                 None => {

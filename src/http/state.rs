@@ -1,5 +1,6 @@
 //! What handlers may reach; shared by all cores.
 
+use super::admin::Tools;
 use super::images::Editors;
 use crate::bench::job::Jobs;
 use crate::config::Config;
@@ -29,6 +30,8 @@ pub struct Edge {
     /// The table of what is initialised at its first use.
     pub components: Arc<Components>,
     pub benchmarks: Component<Jobs>,
+    /// What the admin listener builds when somebody looks.
+    pub tools: Tools,
     /// Where viewers' page faults and index look-ups wait for the disk.
     pub read_pool: Pool,
     /// Where chunks are planned: a long one takes a while, and must not keep viewers waiting.

@@ -3,11 +3,12 @@
 
 use crate::observe::latency;
 use crate::profile::Stage;
+use crate::profile::clock::Stopwatch;
 use http::HeaderValue;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A stage that was not passed; it is not told.
 const UNUSED: u64 = u64::MAX;
@@ -23,7 +24,18 @@ impl Timing {
 
     /// Counts the time until the result is dropped, here and in the histogram of the stage.
     pub fn stage(&self, stage: Stage) -> Running<'_> {
-        Running { of_request: self.0.as_deref().map(|stages| &stages[stage as usize]), stage, since: Instant::now() }
+        Running { timing: self, stage, since: Stopwatch::start() }
+    }
+
+    /// Counts what was timed elsewhere, as [`Timing::stage`] does.
+    pub fn passed(&self, stage: Stage, ns: u64) {
+        latency::observe(stage, ns);
+        if let Some(of_request) = self.0.as_deref().map(|stages| &stages[stage as usize]) {
+            // A stage that is passed twice is told as one.
+            let before = of_request.load(Relaxed);
+            let before = if before == UNUSED { 0 } else { before };
+            of_request.store(before.saturating_add(ns).min(UNUSED - 1), Relaxed);
+        }
     }
 
     /// `lookup;dur=0.002, open;dur=0.031, total;dur=0.050`, in milliseconds.
@@ -43,22 +55,14 @@ impl Timing {
 
 /// A stage that is being timed.
 pub struct Running<'a> {
-    of_request: Option<&'a AtomicU64>,
+    timing: &'a Timing,
     stage: Stage,
-    since: Instant,
+    since: Stopwatch,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let took = self.since.elapsed();
-        latency::observe(self.stage, took);
-        if let Some(ns) = self.of_request {
-            // A stage that is passed twice is told as one.
-            let before = ns.load(Relaxed);
-            let before = if before == UNUSED { 0 } else { before };
-            let took = u64::try_from(took.as_nanos()).unwrap_or(UNUSED - 1);
-            ns.store(before.saturating_add(took).min(UNUSED - 1), Relaxed);
-        }
+        self.timing.passed(self.stage, self.since.ns());
     }
 }
 

@@ -8,23 +8,20 @@ use super::conditional::{self, Access, Decision, EntityTag, Validators};
 use super::id;
 use super::problem::Problem;
 use super::range::PartialPut;
+use super::timing::Timing;
 use super::videos;
 use crate::library::{Condition, DeleteError, PartOutcome, Stored, Upload, UploadError, Video};
-use crate::net::{Conn, Wait};
 use crate::profile::{SpanExt, Stage, site};
-use bytes::Bytes;
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION,
     TRANSFER_ENCODING,
 };
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde_json::json;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 const UPLOAD_MISSING: HeaderName = HeaderName::from_static("upload-missing");
 
@@ -41,39 +38,32 @@ pub async fn put(mut call: Call) -> Answer {
     let id = id::of(&call.uri)?.into_owned();
     let condition = condition(&call, &id)?;
     let length = call.body.size_hint().exact();
-    let stall = call.edge.config.stall_limit.0;
     let ranges: Vec<_> = call.headers.get_all(CONTENT_RANGE).iter().collect();
     match ranges[..] {
         [] => {
             let upload = call.edge.library.begin_upload(&id, length, condition).await.map_err(upload_problem)?;
-            whole(upload, &mut call.body, &call.conn, stall).await
+            whole(&mut call, upload).await
         }
         [range] => {
             let range = PartialPut::parse(range.as_bytes())?;
-            part(&mut call, &id, &range, length, condition, stall).await
+            part(&mut call, &id, &range, length, condition).await
         }
         _ => Err(Problem::bad_request("Content-Range is given twice; a request carries one part")),
     }
 }
 
-async fn whole(mut upload: Upload, body: &mut Incoming, conn: &Conn, stall: Duration) -> Answer {
-    while let Some(bytes) = next(body, conn, stall).await? {
+async fn whole(call: &mut Call, mut upload: Upload) -> Answer {
+    while let Some(bytes) = call.next_bytes().await? {
+        let _timed = call.timing.stage(Stage::Upload);
         upload.write(bytes).span(site!(Stage::Upload.name())).await.map_err(upload_problem)?;
     }
     match upload.finish().span(site!("publish_upload")).await.map_err(upload_problem)? {
-        Stored::Created(video) => stored(StatusCode::CREATED, &video),
-        Stored::Replaced(video) => stored(StatusCode::OK, &video),
+        Stored::Created(video) => stored(&call.timing, StatusCode::CREATED, &video),
+        Stored::Replaced(video) => stored(&call.timing, StatusCode::OK, &video),
     }
 }
 
-async fn part(
-    call: &mut Call,
-    id: &str,
-    range: &PartialPut,
-    length: Option<u64>,
-    condition: Condition,
-    stall: Duration,
-) -> Answer {
+async fn part(call: &mut Call, id: &str, range: &PartialPut, length: Option<u64>, condition: Condition) -> Answer {
     let expected = range.range.end - range.range.start;
     if let Some(length) = length
         && length != expected
@@ -84,40 +74,21 @@ async fn part(
     let (start, last) = (range.range.start, range.range.end - 1);
     let opened = call.edge.library.write_part(id, start, last, range.total, condition).await;
     let mut part = opened.map_err(upload_problem)?;
-    while let Some(bytes) = next(&mut call.body, &call.conn, stall).await? {
+    while let Some(bytes) = call.next_bytes().await? {
+        let _timed = call.timing.stage(Stage::Upload);
         part.write(bytes).span(site!(Stage::Upload.name())).await.map_err(upload_problem)?;
     }
     match part.finish().await.map_err(upload_problem)? {
         PartOutcome::Accepted { missing } => {
             let list: Vec<_> = missing.iter().map(|r| json!([r.start, r.end - 1])).collect();
-            let mut response = json(&json!({ "id": id, "total": range.total, "missing": list }), "no-store")?;
+            let mut response =
+                json(&call.timing, &json!({ "id": id, "total": range.total, "missing": list }), "no-store")?;
             *response.status_mut() = StatusCode::ACCEPTED;
             response.headers_mut().insert(UPLOAD_MISSING, header(missing_text(&missing))?);
             Ok(response)
         }
-        PartOutcome::Created(video) => stored(StatusCode::CREATED, &video),
-        PartOutcome::Replaced(video) => stored(StatusCode::OK, &video),
-    }
-}
-
-/// The next bytes of a body, as they came.
-pub(super) async fn next(body: &mut Incoming, conn: &Conn, stall: Duration) -> Result<Option<Bytes>, Problem> {
-    loop {
-        let arriving = tokio::time::timeout(stall, body.frame()).span(site!(Stage::Receive.name()));
-        let Ok(frame) = conn.while_waiting(Wait::Bytes, arriving).await else {
-            let detail = format!("no byte of the body came for {} s", stall.as_secs());
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
-        };
-        match frame {
-            None => return Ok(None),
-            Some(Err(error)) => return Err(Problem::bad_request(format!("the body broke off: {error}"))),
-            // Trailers say nothing that is needed.
-            Some(Ok(frame)) => {
-                if let Ok(bytes) = frame.into_data() {
-                    return Ok(Some(bytes));
-                }
-            }
-        }
+        PartOutcome::Created(video) => stored(&call.timing, StatusCode::CREATED, &video),
+        PartOutcome::Replaced(video) => stored(&call.timing, StatusCode::OK, &video),
     }
 }
 
@@ -161,8 +132,8 @@ fn lasting_condition(headers: &HeaderMap) -> Condition {
 }
 
 /// 201 or 200 with the JSON of the video.
-fn stored(status: StatusCode, video: &Arc<Video>) -> Answer {
-    let mut response = json(&videos::describe(video), "no-cache")?;
+fn stored(timing: &Timing, status: StatusCode, video: &Arc<Video>) -> Answer {
+    let mut response = json(timing, &videos::describe(video), "no-cache")?;
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(ETAG, header(video.etag().to_owned())?);
@@ -200,7 +171,7 @@ pub async fn missing(call: &Call) -> Answer {
         return Err(Problem::not_found("no upload in parts is open for this id"));
     };
     let list: Vec<_> = missing.iter().map(|r| json!([r.start, r.end - 1])).collect();
-    let mut response: Response<Body> = json(&json!({ "id": id, "missing": list }), "no-store")?;
+    let mut response: Response<Body> = json(&call.timing, &json!({ "id": id, "missing": list }), "no-store")?;
     response.headers_mut().insert(UPLOAD_MISSING, header(missing_text(&missing))?);
     Ok(response)
 }

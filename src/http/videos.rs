@@ -24,7 +24,7 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3153600
 pub fn list(call: &Call) -> Answer {
     let catalogue = call.edge.library.catalogue();
     let videos: Vec<Value> = catalogue.videos().iter().map(|video| describe(video)).collect();
-    json(&Value::Array(videos), "no-cache")
+    json(&call.timing, &Value::Array(videos), "no-cache")
 }
 
 /// `GET /videos/{id}`: indexes the video first if that has not happened yet.
@@ -32,7 +32,9 @@ pub async fn one(call: &Call) -> Answer {
     let video = find(call)?;
     match call.edge.library.index_for(&video, || call.asked()).await {
         // A file without an index is served by byte range all the same.
-        Ok(_) | Err(IndexError::Unsupported(_) | IndexError::Malformed(_)) => json(&describe(&video), "no-cache"),
+        Ok(_) | Err(IndexError::Unsupported(_) | IndexError::Malformed(_)) => {
+            json(&call.timing, &describe(&video), "no-cache")
+        }
         Err(error) => Err(index_problem(error)),
     }
 }

@@ -7,6 +7,7 @@ use super::Intake;
 use crate::library::WriteKey;
 use crate::live::{PublishError, Streams, streams};
 use crate::net::Traffic;
+use crate::observe::latency;
 use crate::profile::{SpanExt, Stage, site, spawned};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
@@ -130,7 +131,9 @@ async fn receive(
     intake.push(reader.rest()).await?;
     let stall = ingest.stall_limit;
     loop {
+        let timed = latency::stage(Stage::Receive);
         let read = tokio::time::timeout(stall, reader.read(connection)).span(site!(Stage::Receive.name())).await;
+        drop(timed);
         let bytes = read.map_err(|_| Refusal::Silent(stall))??;
         if bytes.is_empty() {
             return Ok(intake.leave().await?);
@@ -182,7 +185,7 @@ async fn part_with(connection: &mut TcpStream, reader: &mut Reader, refusal: &Re
 
 /// Reads a socket into slabs.
 #[derive(Default)]
-struct Reader {
+pub(crate) struct Reader {
     /// What was read and not given on, and spare room behind it.
     slab: BytesMut,
 }
@@ -212,7 +215,7 @@ impl Reader {
     }
 
     /// The next bytes; none at the end.
-    async fn read(&mut self, connection: &TcpStream) -> io::Result<Bytes> {
+    pub(crate) async fn read(&mut self, connection: &TcpStream) -> io::Result<Bytes> {
         self.fill(connection).await?;
         Ok(self.rest())
     }

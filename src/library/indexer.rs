@@ -8,6 +8,7 @@ use super::open::{Inner, Library};
 use super::video::{FlightOutcome, Known, NoIndex, Video, lock};
 use crate::media::ReadAt;
 use crate::media::index::{BuildError, Index};
+use crate::observe::latency;
 use crate::profile::{Stage, span};
 use bytes::Bytes;
 use std::io;
@@ -232,6 +233,7 @@ impl Inner {
 
     fn parse(&self, video: &Arc<Video>) -> Result<Vec<u8>, IndexError> {
         let _span = span!(Stage::Index.name());
+        let _timed = latency::stage(Stage::Index);
         let file = video.open_file().map_err(|error| IndexError::Io(Arc::new(io::Error::other(error))))?;
         self.indexing.parsed.fetch_add(1, Ordering::Relaxed);
         let parsed = catch_unwind(AssertUnwindSafe(|| (self.parser)(&*file)));

@@ -136,6 +136,13 @@ impl Library {
             changed: Mutex::new(messages.clone()),
         });
         let listing = root.scan();
+        if listing.passed_over > 0 {
+            let passed_over = listing.passed_over;
+            tracing::warn!(
+                passed_over,
+                "not listed: names that are not UTF-8, or what may not be read; see level debug"
+            );
+        }
         let changes =
             listing.files.into_iter().map(|found| Change::Put(Arc::new(Video::new(found, false, Arc::clone(&opener)))));
         let catalogue = Catalogue::default().changed(changes.collect());

@@ -30,6 +30,8 @@ pub struct Listing {
     pub directories: HashSet<PathBuf>,
     /// Symbolic links were followed, so a change may show under more than one id.
     pub links: bool,
+    /// What was passed over though nobody hid it: names that are not UTF-8, and what may not be read.
+    pub passed_over: u64,
 }
 
 /// What a path in the library is.
@@ -121,6 +123,7 @@ impl Root {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::debug!(path = %directory.path.display(), %error, "directory not listed");
+                listing.passed_over += 1;
                 return;
             }
         };
@@ -130,7 +133,10 @@ impl Root {
         listing.directories.insert(directory.path.clone());
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let Some(name) = listed_name(&name) else { continue };
+            let Some(name) = listed_name(&name) else {
+                listing.passed_over += u64::from(name.to_str().is_none());
+                continue;
+            };
             let id = if directory.id.is_empty() { name.to_owned() } else { format!("{}/{name}", directory.id) };
             let path = entry.path();
             let Ok(kind) = entry.file_type() else { continue };
@@ -173,8 +179,9 @@ impl Root {
 }
 
 fn push_file(listing: &mut Listing, entry: Entry) {
-    if let Entry::File(found) = entry {
-        listing.files.push(found);
+    match entry {
+        Entry::File(found) => listing.files.push(found),
+        _ => listing.passed_over += 1,
     }
 }
 

@@ -50,12 +50,6 @@ impl Unit {
     pub fn length(&self) -> i64 {
         self.end_us.saturating_sub(self.start_us)
     }
-
-    /// Within 36,000 years, so that sums of a few times are numbers.
-    fn bounded(self) -> Self {
-        const FAR_US: i64 = i64::MAX / 8;
-        let bounded = |us: i64| us.clamp(-FAR_US, FAR_US);
-        Self { start_us: bounded(self.start_us), end_us: bounded(self.end_us), ..self }
     }
 }
 
@@ -95,12 +89,11 @@ impl Cadence {
     /// Whether the publisher's clock jumped between the last unit and this one: back behind the beginning of that, or
     /// far ahead of its end.
     pub fn jumps(&self, unit: Unit) -> bool {
-        self.segment.is_some() && jumps((self.start, self.end), unit.bounded().start_us)
+        self.segment.is_some() && jumps((self.start, self.end), unit.start_us)
     }
 
     /// Takes the next unit; says what begins with it. `jump`: the publisher's clock jumped before it.
     pub fn begin(&mut self, unit: Unit, jump: bool) -> Mark {
-        let unit = unit.bounded();
         if unit.keyframe {
             self.gop = self.keyframe.map_or(0, |last| (unit.start_us - last).max(0));
             self.keyframe = Some(unit.start_us);
@@ -142,7 +135,7 @@ impl Cadence {
     /// What ends with the last unit, as far as can be foreseen; another one of `next_us` will follow.
     pub fn end(&mut self, next_us: i64) -> Mark {
         let length = self.end - self.part;
-        if length.saturating_add(next_us) > self.targets.part_us && length >= self.targets.part_min_us() {
+        if length + next_us > self.targets.part_us && length >= self.targets.part_min_us() {
             self.close();
         }
         self.ended
@@ -155,7 +148,6 @@ impl Cadence {
 
     /// Whether a run that stays whole would end the open part, which is long enough.
     pub fn would_end(&self, run: Unit) -> bool {
-        let run = run.bounded();
         let long_enough = run.start_us - self.part >= self.targets.part_min_us();
         self.segment.is_some() && long_enough && run.end_us - self.part > self.targets.part_us
     }

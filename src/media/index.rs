@@ -13,7 +13,7 @@ use std::ops::Range;
 
 /// Raised whenever the meaning of any byte of an entry changes, and whenever the parsers see something else in a file
 /// than before, be it that it has an index at all: what other versions found is forgotten.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// What a file is, as far as an index goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,11 +256,17 @@ impl Index {
     }
 
     /// Plans a chunk that plays on its own, from the keyframe of a moment on.
-    pub fn fmp4(&self, src: &dyn ReadAt, position: &Position, until: Until) -> Result<(Seek, mp4::Chunk), SeekError> {
+    pub fn fmp4(
+        &self,
+        src: &dyn ReadAt,
+        position: &Position,
+        until: Until,
+        along: mp4::Along,
+    ) -> Result<(Seek, mp4::Chunk), SeekError> {
         match &self.body {
             Body::Mp4(parts) => {
                 let seeker = mp4::seek::Seeker::new(parts, &self.summary, &self.entry, src)?;
-                mp4::Chunk::plan(&seeker, &self.tracks_of(parts, src), position, until)
+                mp4::Chunk::plan(&seeker, &self.tracks_of(parts, src), position, until, along)
             }
             Body::Ts(_) => Err(SeekError::Unsupported(
                 "as=fmp4 is made from MP4; a chunk of MPEG-TS plays as it is, without as=".to_owned(),

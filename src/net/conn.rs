@@ -1,6 +1,7 @@
 //! What is known of one connection: its peer, what is in flight, and which slices of media it was given to write.
 
 use super::waits::{Open, Wait, Waiting};
+use crate::profile::clock::Stopwatch;
 use std::fs::File;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -43,6 +44,8 @@ pub struct Conn {
     written_bytes: AtomicU64,
     /// `read_bytes` when the last request ended: more means that a head is arriving.
     boundary: AtomicU64,
+    /// A [`Stopwatch`] since the first bytes of the head that is arriving; 0: none is.
+    head_since: AtomicU64,
     write_blocked: AtomicBool,
     /// There is more to write, and it is the others' turn.
     gave_way: AtomicBool,
@@ -111,6 +114,7 @@ impl Conn {
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
             boundary: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
             write_blocked: AtomicBool::new(false),
             gave_way: AtomicBool::new(false),
             linger: AtomicBool::new(false),
@@ -215,7 +219,18 @@ impl Conn {
         self.waiting.begin(Wait::Core);
     }
 
-    pub(super) fn count_read(&self, bytes: u64) {
+    /// How long the head took that was just read, in nanoseconds. `None` for one that came together with others.
+    pub fn head_ns(&self) -> Option<u64> {
+        let since = self.head_since.load(Relaxed);
+        self.head_since.store(0, Relaxed);
+        (since != 0).then(|| Stopwatch::from_raw(since).ns())
+    }
+
+    /// `bytes` were read by a call that began at `since`.
+    pub(super) fn count_read(&self, bytes: u64, since: Stopwatch) {
+        if bytes > 0 && self.phase() == Phase::Idle {
+            self.head_since.store(since.to_raw(), Relaxed);
+        }
         self.read_bytes.fetch_add(bytes, Relaxed);
         self.traffic.received.fetch_add(bytes, Relaxed);
     }

@@ -5,6 +5,7 @@ use super::malformed;
 use super::sendfile::{self, SENDFILE_MIN_BYTES};
 use super::turn;
 use crate::observe::latency;
+use crate::profile::clock::Stopwatch;
 use crate::profile::{Span, Stage, site, span};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
@@ -140,9 +141,9 @@ impl AsyncRead for Stream {
             true => site!(Stage::Receive.name()),
             false => site!(Stage::Head.name()),
         });
-        let before = buf.filled().len();
+        let (since, before) = (Stopwatch::start(), buf.filled().len());
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        self.conn.count_read((buf.filled().len() - before) as u64);
+        self.conn.count_read((buf.filled().len() - before) as u64, since);
         Poll::Ready(Ok(()))
     }
 }

@@ -4,9 +4,10 @@
 //! Must not know what is measured, but for the names of stages.
 
 use crate::profile::Stage;
+use crate::profile::clock::Stopwatch;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Up to 1 µs, 2 µs, … 16.8 s; the last takes what is longer.
 pub const BUCKETS: usize = 26;
@@ -70,7 +71,11 @@ impl Histogram {
 
     #[inline]
     pub fn observe(&self, took: Duration) {
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.observe_ns(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    #[inline]
+    pub fn observe_ns(&self, ns: u64) {
         let shard = &self.shards[shard()];
         shard.buckets[bucket_of(ns)].fetch_add(1, Relaxed);
         shard.sum_ns.fetch_add(ns, Relaxed);
@@ -108,13 +113,13 @@ static STAGES: [Histogram; Stage::ALL.len()] = [const { Histogram::new() }; Stag
 /// Counts the time until the result is dropped as one passage of a stage.
 #[inline]
 pub fn stage(stage: Stage) -> Timed {
-    Timed { stage, since: Instant::now() }
+    Timed { stage, since: Stopwatch::start() }
 }
 
-/// One passage of a stage that took so long.
+/// One passage of a stage that took so many nanoseconds.
 #[inline]
-pub fn observe(stage: Stage, took: Duration) {
-    STAGES[stage as usize].observe(took);
+pub fn observe(stage: Stage, ns: u64) {
+    STAGES[stage as usize].observe_ns(ns);
 }
 
 /// The histogram of a stage.
@@ -125,12 +130,12 @@ pub fn of(stage: Stage) -> &'static Histogram {
 /// A stage that is being passed.
 pub struct Timed {
     stage: Stage,
-    since: Instant,
+    since: Stopwatch,
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        observe(self.stage, self.since.elapsed());
+        observe(self.stage, self.since.ns());
     }
 }
 

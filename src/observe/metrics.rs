@@ -214,6 +214,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::heap::allocated_bytes;
 
     #[test]
     fn requests_are_counted_by_route_and_status() {
@@ -225,6 +226,23 @@ mod tests {
         assert_eq!(requests, [("/videos/{id}/file", 206, 1), ("other", 404, 1), ("other", 0, 1)]);
         let (route, durations) = metrics.durations().find(|(_, reading)| reading.count() == 2).expect("counted");
         assert_eq!((route, durations.buckets[0]), ("other", 2));
+    }
+
+    /// Some exporters keep every observation until they are asked.
+    #[test]
+    fn memory_does_not_grow_while_nobody_asks() {
+        const OBSERVATIONS: u64 = 10_000_000;
+        let metrics = Metrics::new(Arc::default(), Instant::now());
+        let observe = |n: u64| {
+            let route = Route::numbered((n % 16) as u8).expect("a route");
+            metrics.count_request(route, STATUSES[n as usize % STATUSES.len()], Duration::from_nanos(n * 997));
+        };
+        // What a thread needs once is not growth.
+        observe(0);
+        let before = allocated_bytes();
+        (1..OBSERVATIONS).for_each(observe);
+        assert_eq!(allocated_bytes(), before);
+        assert_eq!(metrics.durations().map(|(_, reading)| reading.count()).sum::<u64>(), OBSERVATIONS);
     }
 
     #[test]

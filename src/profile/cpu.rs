@@ -5,7 +5,7 @@
 
 use super::maps::{self, Code};
 use super::proto::{Label, Line, LocationId, MappingId, Profile};
-use super::symbols::{self, Names};
+use super::symbols::{self, Names, Symboliser};
 use super::timers::{self, Timer};
 use super::{marks, slot, switch};
 use std::collections::{HashMap, HashSet};
@@ -50,15 +50,20 @@ pub enum Form {
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Takes a CPU profile; blocks until it is done. Given up when `given_up` says so.
-pub fn profile(plan: Plan, form: Form, given_up: impl Fn() -> bool) -> Result<Vec<u8>, CpuError> {
+pub fn profile(
+    plan: Plan,
+    form: Form,
+    symboliser: &Symboliser,
+    given_up: impl Fn() -> bool,
+) -> Result<Vec<u8>, CpuError> {
     let Ok(_alone) = ONE_AT_A_TIME.try_lock() else { return Err(CpuError::Busy) };
     // Samples tell the span they fell into only while spans are followed.
     let spans = switch::Hold::new();
     let counted = collect(plan, given_up)?;
     drop(spans);
     Ok(match form {
-        Form::Pprof => encode(&counted, plan),
-        Form::Folded => folded(&counted, plan).into_bytes(),
+        Form::Pprof => encode(&counted, plan, symboliser),
+        Form::Folded => folded(&counted, plan, symboliser).into_bytes(),
     })
 }
 
@@ -230,14 +235,14 @@ impl Collector {
     }
 }
 
-fn encode(counted: &Counted, plan: Plan) -> Vec<u8> {
+fn encode(counted: &Counted, plan: Plan, symboliser: &Symboliser) -> Vec<u8> {
     let period_ns = 1_000_000_000 / i64::from(plan.rate.max(1));
     let mut profile = Profile::new(&[("samples", "count"), ("cpu", "nanoseconds")], "cpu");
     profile.period(("cpu", "nanoseconds"), period_ns);
     profile.taken(counted.began, counted.took);
     let unseen = counted.unseen.as_nanos() / u128::from(period_ns.unsigned_abs());
     let unseen = u64::try_from(unseen).unwrap_or(0);
-    let code = maps::code();
+    let code = symboliser.code();
     let addresses: HashSet<u64> = counted.weights.keys().flat_map(|key| key.stack.iter().copied()).collect();
     let names = symbols::names(&code, addresses.into_iter());
     let places = Places::new(&mut profile, &code, names);
@@ -270,10 +275,10 @@ fn encode(counted: &Counted, plan: Plan) -> Vec<u8> {
 }
 
 /// Nanoseconds of CPU time by stack.
-fn folded(counted: &Counted, plan: Plan) -> String {
+fn folded(counted: &Counted, plan: Plan, symboliser: &Symboliser) -> String {
     let period_ns = 1_000_000_000 / u64::from(plan.rate.max(1));
     let addresses: HashSet<u64> = counted.weights.keys().flat_map(|key| key.stack.iter().copied()).collect();
-    let names = symbols::of_this_process(addresses.into_iter());
+    let names = symboliser.names(addresses.into_iter());
     let mut lines: HashMap<String, u64> = HashMap::new();
     for (key, weight) in &counted.weights {
         let stack = symbols::folded(&names, &key.stack);

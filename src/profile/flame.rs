@@ -37,10 +37,38 @@ const LETTER: f64 = 6.6;
 /// Narrower than this, nothing is drawn.
 const VISIBLE: f64 = 0.2;
 
-/// The flame graph, callers above what they call.
-pub fn svg(profile: &Profile, select: &Select) -> String {
+/// Warm colours: hues, and how light each may be.
+const HUES: u32 = 40;
+const SHADES: u32 = 16;
+
+/// Draws flame graphs.
+pub struct Renderer {
+    colours: Vec<String>,
+}
+
+impl Default for Renderer {
+    fn default() -> Self {
+        let colour = |n| format!("hsl({},75%,{}%)", 15 + n % HUES, 62 + n / HUES);
+        Self { colours: (0..HUES * SHADES).map(colour).collect() }
+    }
+}
+
+impl Renderer {
+    /// The same for the same name.
+    fn colour(&self, name: &str) -> &str {
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        &self.colours[(hash % HUES + (hash >> 8) % SHADES * HUES) as usize]
+    }
+
+    /// The flame graph, callers above what they call.
+    pub fn svg(&self, profile: &Profile, select: &Select) -> String {
+        svg(self, profile, select)
+    }
+}
+
+fn svg(renderer: &Renderer, profile: &Profile, select: &Select) -> String {
     let clock = select.clock.unwrap_or(Clock::Busy);
-    let graph = Graph::new(profile, clock);
+    let graph = Graph::new(renderer, profile, clock);
     let height = HEAD + ROW * (graph.depth as f64 + 1.0) + 8.0;
     let what = match clock {
         Clock::Busy => "busy time",
@@ -61,6 +89,7 @@ pub fn svg(profile: &Profile, select: &Select) -> String {
 }
 
 struct Graph<'a> {
+    renderer: &'a Renderer,
     profile: &'a Profile,
     /// Of each entry: its own time and that of everything below.
     sums: Vec<u64>,
@@ -71,7 +100,7 @@ struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    fn new(profile: &'a Profile, clock: Clock) -> Self {
+    fn new(renderer: &'a Renderer, profile: &'a Profile, clock: Clock) -> Self {
         let entries = &profile.entries;
         let mut sums: Vec<u64> = entries.iter().map(|entry| own_ns(entry, clock)).collect();
         let mut children = vec![Vec::new(); entries.len()];
@@ -92,7 +121,7 @@ impl<'a> Graph<'a> {
             }
         }
         let total = roots.iter().map(|root| sums[*root]).sum();
-        Self { profile, sums, children, roots, total, depth }
+        Self { renderer, profile, sums, children, roots, total, depth }
     }
 
     /// What is below an entry, from this x on.
@@ -125,7 +154,7 @@ impl<'a> Graph<'a> {
             entry.cancelled,
             (width - 0.5).max(VISIBLE),
             ROW - 1.0,
-            colour(entry.site.name),
+            self.renderer.colour(entry.site.name),
         );
         let letters = ((width - 6.0) / LETTER) as usize;
         if letters >= 3 {
@@ -136,12 +165,6 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Warm colours, the same for the same name.
-fn colour(name: &str) -> String {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("hsl({},75%,{}%)", 15 + hash % 40, 62 + (hash >> 8) % 16)
-}
-
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -149,6 +172,16 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colours_are_warm_and_of_the_name() {
+        let renderer = Renderer::default();
+        for name in ["a", "write", "/videos/{id}/chunk"] {
+            assert!(renderer.colour(name).starts_with("hsl("), "{name}");
+            assert_eq!(renderer.colour(name), Renderer::default().colour(name));
+        }
+        assert_eq!((renderer.colours[0].as_str(), renderer.colours.len()), ("hsl(15,75%,62%)", 640));
+    }
 
     #[test]
     fn names_cannot_leave_their_place() {

@@ -2,7 +2,9 @@
 
 use super::proto::Mapping;
 use object::Object;
+use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The program itself, under a name that still leads to it when its file was replaced.
@@ -16,16 +18,35 @@ pub struct Code {
     pub file: Option<PathBuf>,
 }
 
-/// All code of the process, by address.
-pub fn code() -> Vec<Code> {
-    let program = fs::read_link(PROGRAM).ok();
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let mut code: Vec<_> = maps.lines().filter_map(|line| parse(line, program.as_deref())).collect();
-    for code in &mut code {
-        let id = code.file.as_deref().and_then(build_id);
-        code.mapping.build_id = id.unwrap_or_default();
+/// The files that the process's code was loaded from, looked into once.
+pub struct Files {
+    build_ids: HashMap<PathBuf, String>,
+}
+
+impl Files {
+    pub fn read() -> io::Result<Self> {
+        let files = read()?.into_iter().filter_map(|code| code.file);
+        let build_ids = files.map(|file| (build_id(&file).unwrap_or_default(), file));
+        Ok(Self { build_ids: build_ids.map(|(id, file)| (file, id)).collect() })
     }
-    code
+
+    /// All code of the process as it is now, by address.
+    pub fn code(&self) -> Vec<Code> {
+        let mut code = read().unwrap_or_default();
+        for code in &mut code {
+            let Some(file) = &code.file else { continue };
+            let known = self.build_ids.get(file).cloned();
+            // It may have been loaded since.
+            code.mapping.build_id = known.or_else(|| build_id(file)).unwrap_or_default();
+        }
+        code
+    }
+}
+
+fn read() -> io::Result<Vec<Code>> {
+    let program = fs::read_link(PROGRAM).ok();
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    Ok(maps.lines().filter_map(|line| parse(line, program.as_deref())).collect())
 }
 
 /// The run in which an address lies; they are sorted.
@@ -78,7 +99,7 @@ mod tests {
 
     #[test]
     fn this_function_is_in_the_program() {
-        let code = code();
+        let code = Files::read().expect("/proc").code();
         let here = find(&code, this_function_is_in_the_program as fn() as usize as u64).expect("in a mapping");
         assert_eq!(code[here].file.as_deref(), Some(Path::new(PROGRAM)));
     }

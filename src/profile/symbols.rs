@@ -4,7 +4,7 @@
 //! The child is this program with the hidden command `symbols`. It must not know what a sample is.
 #![allow(unsafe_code, reason = "files are mapped, and the loader is asked for functions that it chose")]
 
-use super::maps::{Code, PROGRAM, find};
+use super::maps::{Code, Files, PROGRAM, find};
 use super::proto::Line;
 use addr2line::Loader;
 use memmap2::Mmap;
@@ -36,9 +36,23 @@ pub type Names = HashMap<u64, Vec<Line>>;
 type Question = Vec<(String, Vec<u64>)>;
 type Answer = Vec<Vec<Vec<(String, String, i64)>>>;
 
-/// Names of any addresses in this process.
-pub fn of_this_process(addresses: impl Iterator<Item = u64>) -> Names {
-    names(&super::maps::code(), addresses)
+/// What names addresses of this process: it knows the files of its code.
+pub struct Symboliser(Files);
+
+impl Symboliser {
+    pub fn new() -> io::Result<Self> {
+        Files::read().map(Self)
+    }
+
+    /// All code of the process as it is now, by address.
+    pub(super) fn code(&self) -> Vec<Code> {
+        self.0.code()
+    }
+
+    /// Names of any addresses.
+    pub fn names(&self, addresses: impl Iterator<Item = u64>) -> Names {
+        names(&self.code(), addresses)
+    }
 }
 
 /// Names of addresses in this process; none where a child cannot be started. Blocks for as long as it takes.

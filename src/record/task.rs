@@ -5,7 +5,8 @@ use super::tape::{Recording, Source, Status, Tape};
 use crate::library::{RecordingFile, STEM_BYTES_MAX, UploadError};
 use crate::live::{Followed, Follower, Part, Stream};
 use crate::media::time::civil;
-use crate::profile::span;
+use crate::observe::latency;
+use crate::profile::{Stage, span};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::io;
@@ -247,6 +248,7 @@ impl Recorder {
         let Some(mut writing) = self.writing.take() else { return };
         let done = self.desk.pool.run(move || {
             let _span = span!("write_parts");
+            let _timed = latency::stage(Stage::Record);
             let done = writing.write(&parts).and_then(|()| if sync { writing.sync() } else { Ok(()) });
             (writing, done)
         });

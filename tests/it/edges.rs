@@ -281,11 +281,19 @@ fn server_timing_names_the_stages() {
     let video = oracle::vector("df2997.mp4");
     let server = Server::builder().video(&video, "a.mp4").argument("--server-timing", "true").start();
     for (target, stages) in [
-        ("/videos/a.mp4/file", &["lookup", "open", "total"][..]),
-        ("/videos/a.mp4/chunk?frame=30", &["lookup", "open", "resolve", "total"]),
-        ("/videos/a.mp4/chunk?frame=30&duration=1&as=fmp4", &["lookup", "open", "resolve", "slice", "total"]),
-        ("/videos", &["total"]),
-        ("/videos/none.mp4", &["lookup", "total"]),
+        ("/videos/a.mp4/file", &["head", "route", "lookup", "open", "total"][..]),
+        ("/videos/a.mp4/chunk?frame=30", &["head", "route", "lookup", "open", "resolve", "total"]),
+        (
+            "/videos/a.mp4/chunk?frame=30&duration=1&as=fmp4",
+            &["head", "route", "lookup", "open", "resolve", "slice", "total"],
+        ),
+        (
+            "/videos/a.mp4/frame.jpg?frame=3&width=64",
+            &["head", "route", "lookup", "open", "resolve", "render", "total"],
+        ),
+        ("/", &["head", "route", "render", "total"]),
+        ("/videos", &["head", "route", "render", "total"]),
+        ("/videos/none.mp4", &["head", "route", "lookup", "total"]),
     ] {
         let got = server.get(target);
         let text = got.header("server-timing").unwrap_or_else(|| panic!("{target}: {got:?}"));

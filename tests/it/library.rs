@@ -234,6 +234,19 @@ fn what_is_listed_and_what_is_not() {
 }
 
 #[test]
+fn what_was_passed_over_is_said_at_start() {
+    use std::os::unix::ffi::OsStrExt;
+    let builder = crate::support::server::Server::builder().bytes("a.bin", b"a").bytes(".hidden", b"x");
+    for name in [&b"bad\xff.mp4"[..], b"worse\xfe"] {
+        fs::write(builder.library().join(std::ffi::OsStr::from_bytes(name)), b"x").expect("written");
+    }
+    let server = builder.allow("not listed").start();
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("not listed")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("WARN") && line.contains("passed_over=2"), "{line}");
+}
+
+#[test]
 fn a_library_that_is_not_there_is_an_error() {
     let place = Place::new();
     for path in [place.library().join("nothing"), place.write("file", b"x")] {

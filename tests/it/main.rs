@@ -7,6 +7,7 @@ mod support;
 mod bad_input;
 mod bench;
 mod chunk_sync;
+mod chunk_tracks;
 mod chunks;
 mod command_line;
 mod connections;

@@ -2,6 +2,7 @@
 //! what waits says so while every core is busy.
 
 use crate::support::client::{self, Connection};
+use crate::support::oracle;
 use crate::support::publisher;
 use crate::support::server::Server;
 use serde_json::Value;
@@ -70,6 +71,57 @@ fn prometheus_reads_both_formats_and_the_figures_are_true() {
     assert!(server.metric("weir_bytes_sent_total") >= 35_000.0);
     assert!(server.metric("weir_bytes_sent_total") - server.metric("weir_bytes_copied_total") >= 35_000.0);
     assert!(server.metric("process_resident_memory_bytes") > 1e6);
+}
+
+/// The stages of a chunk's way, of a live part's, and of the rest, as ARCHITECTURE.md names them.
+const STAGES: [&str; 18] = [
+    "accept", "head", "route", "lookup", "open", "resolve", "slice", "resident", "write", "receive", "parse", "append",
+    "wake", "send", "record", "index", "upload", "render",
+];
+
+/// Everything that has a stage, once.
+fn go_through_all_stages(server: &Server) {
+    let video = std::fs::read(oracle::vector("allintra.mp4")).unwrap();
+    let key = format!("Bearer {}", crate::support::server::WRITE_KEY);
+    let put = server.request("PUT", "/videos/new.mp4", &[("Authorization", &key)], &video);
+    assert_eq!(put.status, 201, "{put:?}");
+    for target in ["/", "/videos/new.mp4/chunk?time=1&size=1000"] {
+        assert_eq!(server.get(target).status, 200, "{target}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("source.mp4");
+    publisher::encode(&source, 3, &["-f", "mp4", "-movflags", publisher::BY_KEYFRAME]);
+    let (init, fragments) = publisher::fragments(&std::fs::read(&source).unwrap());
+    let (last, first) = fragments.split_last().unwrap();
+    let mut publishing = publisher::Chunked::begin(server, "/live/cam");
+    publishing.send(&[init, first.concat()].concat());
+    publisher::eventually("a part", || server.get("/live/cam").status == 200);
+    let mut viewer = Connection::open(server.media);
+    viewer.send(b"GET /live/cam/stream HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    task_that(server, "viewer that waits", |task| task["waits_for"] == "the next part of the stream");
+    publishing.send(last);
+    assert_eq!(publishing.finish().status, 200);
+    assert!(!viewer.read_response(false).unwrap().body.is_empty());
+}
+
+#[test]
+fn every_stage_is_a_span_and_has_a_histogram() {
+    let server = Server::builder().start();
+    let started = client::request(server.admin, "POST", "/debug/profile/start", &[], b"").json();
+    let stop = started["stop"].as_str().unwrap();
+    go_through_all_stages(&server);
+    let profile = client::request(server.admin, "POST", &format!("{stop}?format=json"), &[], b"").json();
+    let spans: Vec<&str> =
+        profile["spans"].as_array().unwrap().iter().map(|span| span["name"].as_str().unwrap()).collect();
+    let metrics = server.admin_get("/metrics").text();
+    for stage in STAGES {
+        assert!(spans.contains(&stage), "no span {stage} in {spans:?}");
+        let count = metrics.lines().find_map(|line| {
+            let name = format!("weir_stage_duration_seconds_count{{stage=\"{stage}\"}} ");
+            line.strip_prefix(&name)?.parse::<f64>().ok()
+        });
+        assert!(count >= Some(1.0), "{stage} {count:?} in\n{metrics}");
+    }
 }
 
 fn tasks(server: &Server) -> Vec<Value> {

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 use weir::profile::cpu::{self, CpuError, Form, Plan};
 use weir::profile::heap::{self, View};
+use weir::profile::symbols::Symboliser;
 
 /// The table of `net/http/pprof`, Go 1.19, with the one departure that docs/profiling.md names.
 #[test]
@@ -262,14 +263,16 @@ fn hundreds_of_profiles_under_load() {
     };
     let threads: Vec<_> = (0..3).map(|_| churn(Arc::clone(&stop))).collect();
     let taken = Mutex::new(0);
+    let symboliser = Symboliser::new().unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..50 {
-                assert!(!heap::snapshot().encode(View::InUse, Duration::ZERO).is_empty());
+                assert!(!heap::snapshot().encode(View::InUse, Duration::ZERO, &symboliser).is_empty());
             }
         });
         for _ in 0..200 {
-            match cpu::profile(Plan { duration: Duration::from_millis(15), rate: 1000 }, Form::Pprof, || false) {
+            let plan = Plan { duration: Duration::from_millis(15), rate: 1000 };
+            match cpu::profile(plan, Form::Pprof, &symboliser, || false) {
                 Ok(profile) => assert!(!profile.is_empty()),
                 Err(CpuError::Busy) => continue,
                 Err(error) => panic!("{error}"),

@@ -161,8 +161,26 @@ fn go_reads_the_pprof_file() {
     assert!(top.contains("Type: calls") && top.contains("Duration:"), "{top}");
     let busy = pprof(&["-top"], &[&before]);
     assert!(busy.contains("Type: busy") && busy.contains("burn_cpu"), "{busy}");
-    let peek = pprof(&["-peek=^recurse$", "-sample_index=calls"], &[&before]);
-    assert!(peek.contains("workload") && peek.contains("recurse"), "{peek}");
+    // Go leaves an edge of a function to itself out.
+    let calls = 2 * ROUNDS;
+    for (name, callers) in [
+        ("recurse", &[("workload", 5 * calls)][..]),
+        ("burn_cpu", &[("workload", calls), ("workload_task", calls)]),
+        ("cancelled_wait", &[("workload", calls)]),
+    ] {
+        // A call that is cancelled is none that ended.
+        let index = if name == "cancelled_wait" { "-sample_index=cancelled" } else { "-sample_index=calls" };
+        let peek = pprof(&[&format!("-peek=^{name}$"), index, "-nodefraction=0", "-edgefraction=0"], &[&before]);
+        let (above, _) = peek.split_once(&format!("| {name}\n")).unwrap_or_else(|| panic!("{peek}"));
+        let edge = |line: &str| {
+            let (figures, caller) = line.split_once("|   ")?;
+            Some((caller.trim().to_owned(), figures.split_whitespace().next()?.parse::<u64>().ok()?))
+        };
+        let mut found: Vec<_> = above.lines().filter_map(edge).collect();
+        found.sort();
+        let callers: Vec<_> = callers.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect();
+        assert_eq!(found, callers, "{peek}");
+    }
     let cancelled = pprof(&["-top", "-sample_index=cancelled"], &[&before]);
     assert!(cancelled.contains("cancelled_wait"), "{cancelled}");
     let tags = pprof(&["-tags", "-sample_index=calls"], &[&after]);

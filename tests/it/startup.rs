@@ -41,8 +41,21 @@ fn cold(names: &[&str]) -> Vec<(String, String)> {
 #[test]
 fn nothing_is_initialised_before_it_is_needed() {
     let server = with_video();
-    let names = ["adjust", "benchmarks", "enhance", "enhancer", "frame", "h264", "hevc", "index", "jpeg", "recordings"];
-    let at_start = cold(&names);
+    let at_start = cold(&[
+        "adjust",
+        "benchmarks",
+        "dashboard",
+        "enhance",
+        "enhancer",
+        "flame graphs",
+        "frame",
+        "h264",
+        "hevc",
+        "index",
+        "jpeg",
+        "recordings",
+        "symboliser",
+    ]);
     assert_eq!(components(&server), at_start);
     // A chunk by offset needs no index.
     assert_eq!(server.get("/videos/a.mp4/chunk?offset=0&size=1000").status, 200);
@@ -54,6 +67,60 @@ fn nothing_is_initialised_before_it_is_needed() {
     assert_eq!(index["paid_by"], "GET /videos/a.mp4/chunk");
     assert!(index["self_us"].as_u64() > Some(0) && index["waiters"] == 0, "{index}");
     assert_eq!(row(&server, "recordings")["state"], "cold");
+}
+
+#[test]
+fn what_looks_into_the_server_is_built_when_somebody_looks() {
+    let server = Server::builder().start();
+    for (component, asked) in [
+        ("dashboard", "/debug/"),
+        ("flame graphs", "/debug/profile?seconds=1&format=svg"),
+        ("symboliser", "/debug/pprof/heap"),
+        ("benchmarks", "/debug/bench"),
+    ] {
+        assert_eq!(row(&server, component)["state"], "cold", "{component}");
+        assert_eq!(server.admin_get(asked).status, 200, "{asked}");
+        let row = row(&server, component);
+        let path = asked.split('?').next().unwrap();
+        assert_eq!((&row["state"], &row["paid_by"]), (&"ready".into(), &format!("GET {path}").into()), "{row}");
+    }
+}
+
+/// Sets how many files the server may have open.
+fn limit_files(server: &Server, soft: &str) {
+    let pid = server.pid().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")]).status().unwrap();
+    assert!(status.success(), "prlimit");
+}
+
+#[test]
+fn a_component_that_fails_is_answered_503_and_tried_again_after_its_back_off() {
+    let server = Server::builder().allow("initialise a component").start();
+    let before = server.admin_get("/healthz");
+    assert_eq!(before.status, 200);
+    let mut connection = Connection::open(server.admin);
+    assert_eq!(connection.get("/healthz").status, 200);
+    // It cannot read which files its code is in while no file can be opened; this connection is open already.
+    limit_files(&server, "3");
+    let first = connection.get("/debug/pprof/heap");
+    let second = connection.get("/debug/pprof/heap");
+    let failed = connection.get("/debug/startup?format=json");
+    limit_files(&server, "1024");
+    for refused in [&first, &second] {
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.text().contains("symboliser cannot be used now: ") && refused.text().contains("files"));
+        let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        // The back-off: a second after the first failure, two after another.
+        assert!((1..=2).contains(&seconds), "{refused:?}");
+    }
+    let rows = failed.json();
+    let row_of = |rows: &Value| rows.as_array().unwrap().iter().find(|row| row["component"] == "symboliser").cloned();
+    let failed = row_of(&rows).unwrap();
+    assert_eq!(failed["state"], "failed");
+    assert!(failed["error"].as_str().unwrap().contains("files"), "{failed}");
+    eventually("the back-off is over", || connection.get("/debug/pprof/heap").status == 200);
+    let ready = row(&server, "symboliser");
+    assert_eq!((&ready["state"], &ready["error"]), (&"ready".into(), &Value::Null), "{ready}");
 }
 
 #[test]

@@ -92,6 +92,14 @@ class Fixtures:
             file.writelines(f"/segment{n}.m4s\n" for n in range(count))
         return urls
 
+    def moving(self, path, frames):
+        """A 1280x720 H.264 video with a picture that changes, a keyframe every 60 frames."""
+        if not os.path.exists(path):
+            part = path.replace(".mp4", ".part.mp4")
+            self._ffmpeg("-f", "lavfi", "-i", "testsrc2=s=1280x720:r=30", "-frames:v", str(frames), "-pix_fmt", "yuv420p",
+                         "-c:v", "libx264", "-preset", "fast", "-b:v", "4M", "-g", "60", "-bf", "2", part)
+            os.rename(part, path)
+
     @staticmethod
     def seek_times(count=600, seconds=86_000):
         """Moments of the day, in seconds; always the same ones."""

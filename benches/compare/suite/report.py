@@ -2,7 +2,7 @@
 
 import statistics
 
-from . import report_live, startup
+from . import beside, report_live, segments, startup, upload
 from .rows import SIZES, interval
 from .servers import NGINX_COLD_VARIANTS, NGINX_VARIANTS
 from .tables import number, ratio, show, table, verdict
@@ -16,7 +16,7 @@ SEEK_BUDGET_US = 1000
 INDEX_BUDGET_SECONDS, INDEX_BUDGET_BYTES = 1.0, 64 << 20
 COLD_BUDGET = 2.0
 
-INTRO = """# Weir beside nginx and beside the physical limit
+INTRO = """# Weir beside its peers and beside the physical limit
 
 This page is written by `benches/compare/run`; edit `benches/compare/suite/report.py`, not this page.
 
@@ -47,6 +47,11 @@ Why some are not kept:
 - **Beside cold data.** A p99 over a few thousand requests meets whatever else runs on the machine; the case alone and
   the case beside a hot stream of the same rate show how much. The pool that reads shares the one core with everybody,
   at a lower priority and in steps of 256 KiB.
+- **Segments and playlists of a live stream.** A segment is a rope of the buffers that the publisher's fragments came in,
+  here twenty kilobytes each, so a `writev` takes sixteen small pieces where nginx reads a mebibyte of a file. Playlists
+  cost what small requests cost (see 4 KiB).
+- **Uploads.** Weir syncs before it answers, which nginx does not. To the loop that syncs, too, it costs more: hyper
+  hands the body over in pieces of its read buffer, and each goes to the thread that writes.
 - **Live, to the bare loop.** The loop keeps a queue and a socket per viewer. Weir has a connection with its limits, its
   HTTP chunks and its place in the window for each, and a wake-up for each part: some 6,000 instructions, most of them
   in hyper, and more cache misses than the loop has. With parts of a third of a second it matters less.
@@ -79,26 +84,31 @@ METHOD = """
   connections stream a second file in 20 MiB ranges, each range once. For each case the server is started afresh and
   that file dropped from the page cache before. The hot stream of the same rate shows what sharing the core costs in
   any case.
-- Live: see below its table. The publisher's file is 4 Mb/s at 25 frames per second; marks in the last bytes of each
+- Live: see below its table, as for segments, uploads and what runs beside a viewer. The publisher's file is 4 Mb/s at 25 frames per second; marks in the last bytes of each
   fragment tell the viewers which one it is, so bytes need not be counted. The bare loop
   (`benches/compare/drain/src/bin/fanout.rs`) writes each chunk of the publisher to every viewer, and does nothing else.
 
-How to repeat: `benches/compare/run` (about half an hour), `benches/compare/run --quick` (about ten minutes),
-`--rows 'range-20m-*'` for some rows, `--xiu` for the live peer (installed from the crate registry, once, a quarter of
-an hour), `--help` for the rest. It needs Linux, two cores, Python 3, ffmpeg and nginx (installed with apt where it is
-missing), and 8 GB of disk below `target/compare`.
+How to repeat: `benches/compare/run` (an hour at most), `benches/compare/run --quick` (a quarter of an hour),
+`--rows 'range-20m-*'` for some rows, `--help` for the rest. It needs Linux, two cores, Python 3, ffmpeg and nginx
+(installed with apt where it is missing), and 10 GB of disk below `target/compare`. static-web-server is built from the
+crate registry where it is missing (minutes); xiu, the live peer, only with `--peers static-web-server,xiu` (half an
+hour, and two packages of Debian). `--quick` builds no peer; those that are there take part.
 """
 
 
-def render(results):
+def render(results, images):
+    """The page; `images` are links to the plots, by the kind of their rows."""
     rows, facts = results["rows"], results["machine"]
     parts = [INTRO, machine_table(results, facts)]
     sections = (("range", range_section), ("idle", idle_section), ("index", index_section), ("seek", seek_section),
-                ("cold", cold_section), ("live", report_live.live_section), ("ingest", report_live.ingest_section),
-                ("start", start_section), (startup.NAME, startup.section))
+                ("cold", cold_section), (beside.KIND, beside.section), (segments.KIND, segments.section), ("live", report_live.live_section), ("ingest", report_live.ingest_section),
+                (upload.KIND, upload.section), ("start", start_section), (startup.NAME, startup.section))
     verdicts = []
-    bodies = [section([r for r in rows if r["kind"] == kind], verdicts) for kind, section in sections
-              if any(r["kind"] == kind for r in rows)]
+    bodies = []
+    for kind, section in sections:
+        found = [row for row in rows if row["kind"] == kind]
+        if found:
+            bodies.append(section(found, verdicts) + (f"\n{images[kind]}\n" if kind in images else ""))
     if verdicts:
         parts.append(table("## Budgets", ["what", "budget", "measured", "kept"], verdicts) + WHY)
     parts += bodies
@@ -115,6 +125,9 @@ def machine_table(results, facts):
                    f"tcp_rmem {' '.join(facts['tcp_rmem'])}"],
         ["nginx", facts["nginx"].removeprefix("nginx version: ")],
         ["Weir", f"{facts.get('weir', 'not part of this run')}; {facts['rustc']}"],
+        ["other servers", f"static-web-server {facts.get('static-web-server', 'took no part')}, "
+                          f"xiu {facts.get('xiu', 'took no part')}"],
+        ["rows that are missing", ", ".join(results["failed"]) or "none"],
         ["run", f"{results['mode']}, {results['rounds']} rounds, {results['minutes']} minutes; "
                 f"{results['noisy']} of {results['measured']} measurements were disturbed by others"],
     ]
@@ -141,14 +154,17 @@ def range_section(rows, verdicts):
         _, floor = pick(row, "write loop", "cpu_ms_per_gb")
         to_nginx, to_floor = ratio(weir, nginx), ratio(weir, floor)
         _, sendfile = pick(row, "sendfile loop", "cpu_ms_per_gb")
-        cpu.append([name, number(weir), number(nginx), number(floor), number(sendfile), show(to_nginx), show(to_floor),
+        _, sws = pick(row, "static-web-server", "cpu_ms_per_gb")
+        cpu.append([name, number(weir), number(nginx), number(sws), number(floor), number(sendfile), show(to_nginx),
+                    show(to_floor),
                     (nginx_label or "–").removeprefix("nginx: ")])
         _, weir_rate = pick(row, "weir", "requests_per_second", largest=True)
         _, nginx_rate = pick(row, "nginx", "requests_per_second", largest=True)
         _, floor_rate = pick(row, "write loop", "requests_per_second", largest=True)
         to_nginx_rate, size = ratio(weir_rate, nginx_rate), SIZES[row["size"]]
         mb = [r * size / 1e6 for r in weir_rate]
-        rates.append([name, number(weir_rate), number(nginx_rate), number(floor_rate), show(to_nginx_rate), number(mb)])
+        _, sws_rate = pick(row, "static-web-server", "requests_per_second", largest=True)
+        rates.append([name, number(weir_rate), number(nginx_rate), number(sws_rate), number(floor_rate), show(to_nginx_rate), number(mb)])
         line = [name]
         for family in ("weir", "nginx", "write loop"):
             line += [number(pick(row, family, "p50_us")[1]), number(pick(row, family, "p99_us")[1])]
@@ -156,10 +172,10 @@ def range_section(rows, verdicts):
         judge_range(row, name, verdicts, to_nginx, to_floor, to_nginx_rate)
     return "\n".join([
         table("## Random ranges of a hot file: server CPU, ms per GB",
-              ["range, connections", "Weir", "nginx", "write loop", "sendfile loop", "Weir / nginx",
+              ["range, connections", "Weir", "nginx", "static-web-server", "write loop", "sendfile loop", "Weir / nginx",
                "Weir / write loop", "nginx's best"], cpu),
         table("### Requests per second",
-              ["range, connections", "Weir", "nginx", "write loop", "Weir / nginx", "Weir, MB/s"], rates),
+              ["range, connections", "Weir", "nginx", "static-web-server", "write loop", "Weir / nginx", "Weir, MB/s"], rates),
         table("### Latency, µs",
               ["range, connections", "Weir p50", "Weir p99", "nginx p50", "nginx p99", "loop p50", "loop p99"],
               latencies),

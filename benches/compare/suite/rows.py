@@ -30,8 +30,8 @@ class Bench:
 
     def __init__(self, options, programs, fixtures, say):
         self.options, self.fixtures, self.say = options, fixtures, say
-        self.drain, self.floor, self.fanout, self.weir, self.xiu = (
-            programs.get(name) for name in ("drain", "floor", "fanout", "weir", "xiu"))
+        self.drain, self.floor, self.fanout, self.sink, self.weir, self.xiu, self.sws = (
+            programs.get(name) for name in ("drain", "floor", "fanout", "sink", "weir", "xiu", "static-web-server"))
         self.retries_left = options.retries
         self.congestion = ""
         self.noisy = self.measured = 0
@@ -117,6 +117,9 @@ def open_servers(bench, core=0, workers=1):
     if bench.wants("nginx"):
         server = servers.nginx(fixtures.work, fixtures.library, servers.NGINX_VARIANTS, core, workers)
         entrants += [Entrant(server, variant, "/hot.bin") for variant in servers.NGINX_VARIANTS]
+    if bench.sws and bench.wants("static-web-server"):
+        server = servers.sws(bench.sws, fixtures.library, core)
+        entrants.append(Entrant(server, "static-web-server", "/hot.bin"))
     if bench.wants("floor"):
         for name, mode in (("write loop", "epoll"), ("write loop", "blocking"), ("sendfile loop", "sendfile")):
             server = servers.floor(bench.floor, fixtures.path("hot.bin"), name, mode, core, workers)

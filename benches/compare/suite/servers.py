@@ -31,7 +31,7 @@ NGINX_COLD_VARIANTS = {
 }
 
 NGINX_CONF = """
-user root; daemon off; pid {work}/nginx.pid; error_log stderr crit; worker_processes {workers};
+user root; daemon off; pid {conf}.pid; error_log stderr crit; worker_processes {workers};
 
 events {{ worker_connections 16384; }}
 http {{
@@ -123,7 +123,7 @@ def nginx_command(work, root, variants, workers):
         blocks += NGINX_BLOCK.format(host=HOST, port=port, root=root, settings=settings, reuseport=reuseport)
     conf = os.path.join(work, f"nginx-{os.getpid()}-{next(iter(addresses.values())).split(':')[1]}.conf")
     with open(conf, "w", encoding="utf-8") as file:
-        file.write(NGINX_CONF.format(work=work, workers=workers, blocks=blocks))
+        file.write(NGINX_CONF.format(work=work, conf=conf, workers=workers, blocks=blocks))
     return ["nginx", "-p", work, "-e", "stderr", "-c", conf], addresses
 
 def nginx(work, root, variants, core=0, workers=1):
@@ -146,14 +146,40 @@ def weir(binary, library, work, core=0):
     command, address = weir_command(binary, library, state)
     return Server("weir", command, {"weir": address}, core, {"WEIR_LOG": "warn"})
 
-def xiu(target, install, say):
-    """xiu from the crate registry, below the target directory, where it is or should be installed; else None."""
-    root = os.path.join(target, "xiu")
-    binary = os.path.join(root, "bin", "xiu")
-    if not os.path.exists(binary) and install:
-        say("install xiu")
-        subprocess.run(["cargo", "install", "--quiet", "xiu", "--root", root], check=True)
-    return binary if os.path.exists(binary) else None
+def sws(binary, root, core=0):
+    """static-web-server without what costs and is not asked for; on one core it has one thread."""
+    port = free_port()
+    command = [binary, "--host", HOST, "--port", str(port), "--root", root, "--log-level", "error",
+               "--cache-control-headers", "false", "--security-headers", "false", "--threads-multiplier", "1"]
+    return Server("static-web-server", command, {"static-web-server": f"{HOST}:{port}"}, core)
+
+
+# Peers from the crate registry: what cargo builds, what Debian has to have for it, and the longest it may take.
+PEERS = {
+    "static-web-server": (["static-web-server", "--version", "^2", "--no-default-features"], [], 15 * 60),
+    "xiu": (["xiu"], ["libopus-dev", "pkg-config"], 40 * 60),
+}
+
+
+def peer(name, target, build, say):
+    """The program of a peer below the target directory; builds it there if it is missing and wanted. Else None."""
+    crate, debian, seconds = PEERS[name]
+    root = os.path.join(target, name)
+    binary = os.path.join(root, "bin", name)
+    if os.path.exists(binary) or not build:
+        if not os.path.exists(binary):
+            say(f"{name} is not there and takes no part (--peers {name} builds it)")
+        return binary if os.path.exists(binary) else None
+    say(f"build {name}, at most {seconds // 60} minutes")
+    try:
+        if debian:
+            subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *debian], check=True, timeout=300,
+                           stdout=subprocess.DEVNULL)
+        subprocess.run(["cargo", "install", "--quiet", "--locked", *crate, "--root", root], check=True, timeout=seconds)
+    except (OSError, subprocess.SubprocessError) as error:
+        say(f"{name} CANNOT BE BUILT and takes no part: {error}")
+        return None
+    return binary
 
 
 def install_nginx(say):

@@ -10,18 +10,16 @@ from .tables import number, show, table, verdict
 
 NAME = "start-cases"
 REQUEST = "/videos/v0500.mp4/chunk?time=30&size=65536"
-CASES = {
-    "no cache, cold": (False, False),
-    "no cache, warm": (False, True),
-    "cache, cold": (True, False),
-    "cache, warm": (True, True),
-}
+# Whether there is a cache of indexes; the names say what of the files is in the page cache.
+CASES = {"no cache, cold": False, "no cache, warm": False, "cache, cold": True, "cache, warm": True}
+NGINX_CASES = ("nginx, cold", "nginx, warm")
 BUDGET_MS, BUDGET_BYTES = 20, 20_000_000
 
 NOTE = """
 The request is for a chunk at 30 s of one video. Without a cache its index is built for it, the others by the background
 indexer; with one its entry is opened. Cold: library, cache and binary are dropped from the page cache before each start
-(`posix_fadvise`); directories and inodes stay. Memory: RSS when the first byte is there.
+(`posix_fadvise`); directories and inodes stay. Memory: RSS when the first byte is there. nginx knows no times: it sends
+the first byte of the same file, and its memory is that of the master alone.
 """
 
 
@@ -30,16 +28,23 @@ def row(bench):
     full, empty = f"{fixtures.work}/state-many", f"{fixtures.work}/state-none"
     pending = index_all(bench, fixtures.many, full, 20 if bench.options.quick else 90)
     results = {case: [] for case in CASES}
+    nginx = shutil.which("nginx") if bench.wants("nginx") else None
+    if nginx:
+        results.update({case: [] for case in NGINX_CASES})
     for turn in range(3 if bench.options.quick else 9):
-        for case in CASES if turn % 2 == 0 else reversed(CASES):
-            cached, warm = CASES[case]
-            state = full if cached else empty
-            if not cached:
-                shutil.rmtree(empty, ignore_errors=True)
-            command, address = servers.weir_command(bench.weir, fixtures.many, state)
-            touch([fixtures.many, full, bench.weir], drop=not warm)
-            run = bench.client("start", "--addr", address, "--path", REQUEST, "--timeout", "30", "--", *command,
-                               core=None)
+        for case in list(results) if turn % 2 == 0 else reversed(results):
+            path, warm = REQUEST, case.endswith("warm")
+            if case in NGINX_CASES:
+                path = "/v0500.mp4"
+                command, addresses = servers.nginx_command(fixtures.work, fixtures.many, {"one": "sendfile on;"}, 1)
+                address = addresses["one"]
+            else:
+                state = full if CASES[case] else empty
+                if state == empty:
+                    shutil.rmtree(empty, ignore_errors=True)
+                command, address = servers.weir_command(bench.weir, fixtures.many, state)
+            touch([fixtures.many, full, bench.weir, *filter(None, [nginx])], drop=not warm)
+            run = bench.client("start", "--addr", address, "--path", path, "--timeout", "30", "--", *command, core=None)
             if run["status"] != "206":
                 raise RuntimeError(f"{case}: answered {run['status']}")
             results[case].append(run)

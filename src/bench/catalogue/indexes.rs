@@ -1,8 +1,9 @@
 //! Indexes: what building one takes, and what finding a moment in one takes.
 
-use super::sample::{self, DAY, FRAME_RATE};
+use super::sample::{self, DAY, FRAME_RATE, Mp4};
 use crate::bench::{Benchmark, Statement};
 use crate::media::index::{Index, Position};
+use crate::media::mp4::Tracks;
 use crate::media::time::DecimalTime;
 use std::hint::black_box;
 
@@ -14,18 +15,17 @@ pub(super) fn seek() -> Benchmark {
     Benchmark::new(
         "seek-lookup",
         "How is the sample of a moment found?",
-        "a linear scan grows with the file, a binary search does not; the index is searched in the tables as they lie",
+        "a linear scan of the sample tables grows with the file, a binary search in them, as they lie mapped, does \
+         not; the index also counts frames, reads the time's text and finds the keyframe",
     )
     .sized("frames of the video", HOUR, 60..=u64::from(DAY))
     .way("linear scan", |size| {
-        Ok(times(size, |times, time| times.iter().position(|start| *start > time).unwrap_or(times.len())))
+        tables(size, |tracks, time| tracks.samples(0, 0).position(|sample| sample.is_ok_and(|s| s.dts >= time)))
     })
-    .way("binary search", |size| Ok(times(size, |times, time| times.partition_point(|start| *start <= time))))
+    .way("binary search", |size| tables(size, |tracks, time| tracks.sample_at_or_after(0, time).ok()?.try_into().ok()))
     .way("index", |size| {
-        let file = sample::mp4(u32::try_from(size).unwrap_or(DAY));
-        let entry = Index::build(&file).map_err(|error| error.to_string())?;
-        let index = Index::open(entry.into()).map_err(|error| error.to_string())?;
-        let frames = size / 60 * 60;
+        let (file, index) = indexed(size)?;
+        let frames = file.frames();
         let mut frame = 0;
         Ok(Statement::new(1, move || {
             frame = (frame + STEP) % frames;
@@ -35,15 +35,29 @@ pub(super) fn seek() -> Benchmark {
     })
 }
 
-/// Look-ups in a table with the start of each frame, in microseconds.
-fn times(size: u64, find: impl Fn(&[u64], u64) -> usize + 'static) -> Statement {
-    let start = |frame: u64| frame * 1_000_000 / u64::from(FRAME_RATE);
-    let times: Vec<u64> = (0..size).map(start).collect();
+/// A video, and its index: an entry that is mapped, as those of the cache are.
+fn indexed(size: u64) -> Result<(Mp4, Index), String> {
+    let file = sample::mp4(u32::try_from(size).unwrap_or(DAY));
+    let entry = Index::build(&file).map_err(|error| error.to_string())?;
+    let entry = sample::in_memory([entry.as_slice()]).map_err(|error| error.to_string())?;
+    let index = Index::open(entry.slice(0..entry.len())).map_err(|error| error.to_string())?;
+    Ok((file, index))
+}
+
+/// Look-ups of a decode time in the sample tables of an index. Each finds what it has to, or there is no statement.
+fn tables(size: u64, find: impl Fn(&Tracks<'_>, i64) -> Option<usize> + 'static) -> Result<Statement, String> {
+    let (file, index) = indexed(size)?;
+    let frames = file.frames();
+    let last = index.tracks(&file).and_then(|tracks| find(&tracks, frames as i64 - 1));
+    if last.map(|found| found as u64) != Some(frames - 1) {
+        return Err("the look-up does not find the last frame".to_owned());
+    }
     let mut frame = 0;
-    Statement::new(1, move || {
-        frame = (frame + STEP) % size;
-        find(black_box(&times), black_box(start(frame)))
-    })
+    Ok(Statement::new(1, move || {
+        frame = (frame + STEP) % frames;
+        // A tick of the sample is a frame.
+        index.tracks(&file).and_then(|tracks| find(&tracks, black_box(frame as i64)))
+    }))
 }
 
 pub(super) fn mp4() -> Benchmark {

@@ -4,6 +4,8 @@ use crate::bench::{Benchmark, Statement};
 use crate::http::problem::Problem;
 use crate::http::range;
 use crate::library::Catalogue;
+use crate::library::ranges::Ranges;
+use crate::media::mp4::order::OrderBuilder;
 use std::hint::black_box;
 
 pub(super) fn catalogue() -> Benchmark {
@@ -48,7 +50,8 @@ pub(super) fn insert() -> Benchmark {
     Benchmark::new(
         "index-insert",
         "What does it cost to keep keyframes in order while they come in any order?",
-        "looking for places linearly grows with the square of their number, by bisection hardly faster than it",
+        "looking for places linearly grows with the square of their number, by bisection hardly faster than it; the \
+         server keeps the ranges of an upload in a tree, and of samples only where their order can be cut",
     )
     .sized("keyframes of the largest table", 10_000, 100..=50_000)
     .way("linear, 1 %", |size| Ok(inserting(size / 100, linear)))
@@ -57,6 +60,10 @@ pub(super) fn insert() -> Benchmark {
     .way("bisection, 1 %", |size| Ok(inserting(size / 100, bisection)))
     .way("bisection, 10 %", |size| Ok(inserting(size / 10, bisection)))
     .way("bisection, all", |size| Ok(inserting(size, bisection)))
+    .way("ranges of an upload, 1 %", |size| Ok(ranges(size / 100)))
+    .way("ranges of an upload, 10 %", |size| Ok(ranges(size / 10)))
+    .way("ranges of an upload, all", |size| Ok(ranges(size)))
+    .way("cuts of an index, all", |size| Ok(cuts(size)))
     .per("keyframe")
 }
 
@@ -70,9 +77,13 @@ fn bisection(table: &[(u64, u64)], time: u64) -> usize {
     table.partition_point(|entry| entry.0 <= time)
 }
 
-/// Inserts so many keyframes, their times mixed up by a multiplication that has no common divisor with their number.
+/// So many times, mixed up by a multiplication that has no common divisor with their number.
+fn mixed(count: u64) -> Vec<u64> {
+    (0..count).map(|n| n * 7919 % count.max(1)).collect()
+}
+
 fn inserting(count: u64, place: Place) -> Statement {
-    let times: Vec<u64> = (0..count).map(|n| n * 7919 % count.max(1)).collect();
+    let times = mixed(count);
     Statement::new(count, move || {
         let mut table: Vec<(u64, u64)> = Vec::with_capacity(times.len());
         for time in &times {
@@ -83,8 +94,30 @@ fn inserting(count: u64, place: Place) -> Statement {
     })
 }
 
+/// The server's own set of ranges, which come in any order; none of these touches another.
+fn ranges(count: u64) -> Statement {
+    let times = mixed(count);
+    Statement::new(count, move || {
+        let mut ranges = Ranges::default();
+        for time in &times {
+            ranges.insert(black_box(time * 1000..time * 1000 + 500));
+        }
+        ranges
+    })
+}
+
+/// What an index of MP4 keeps of the order of its samples.
+fn cuts(count: u64) -> Statement {
+    let times = mixed(count);
+    Statement::new(count, move || {
+        let mut order = OrderBuilder::new(1024);
+        let fed = times.iter().all(|time| order.push(black_box(*time as i64)).is_ok());
+        fed.then(|| order.finish().0.len())
+    })
+}
+
 /// Spelled as clients spell them: a browser's first request, a chunk, a suffix, what a PDF reader sends, nonsense.
-pub const RANGE_FIELDS: [(&str, &str); 5] = [
+const RANGE_FIELDS: [(&str, &str); 5] = [
     ("open", "bytes=0-"),
     ("chunk", "bytes=1234567890-1255539409"),
     ("suffix", "bytes=-500"),
@@ -97,11 +130,21 @@ pub(super) fn range() -> Benchmark {
     let benchmark = Benchmark::new(
         "range-parse",
         "What does the Range field of a request cost?",
-        "a range is parsed and resolved without an allocation that its text could size",
+        "a range is parsed and resolved without an allocation that its text could size; of a hostile field no more is \
+         looked at than may be answered",
     );
-    RANGE_FIELDS.into_iter().fold(benchmark, |benchmark, (name, field)| {
+    let single = RANGE_FIELDS.map(|(name, field)| (name, field.to_owned()));
+    // As many ranges as are looked at, and far more than that.
+    let many = [("16 ranges", listed(16)), ("4,096 ranges", listed(4096))];
+    single.into_iter().chain(many).fold(benchmark, |benchmark, (name, field)| {
         benchmark.way(name, move |_| {
+            let field = field.clone();
             Ok(Statement::new(1, move || range::resolve(black_box(field.as_bytes()), black_box(FILE_BYTES))))
         })
     })
+}
+
+fn listed(ranges: u64) -> String {
+    let list: Vec<String> = (0..ranges).map(|n| format!("{}-{}", n * 1000, n * 1000 + 99)).collect();
+    format!("bytes={}", list.join(","))
 }

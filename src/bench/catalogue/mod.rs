@@ -5,6 +5,7 @@ mod components;
 mod indexes;
 mod live;
 mod lookup;
+mod receive;
 pub mod sample;
 mod stills;
 
@@ -14,7 +15,7 @@ use super::Benchmark;
 pub fn all() -> Vec<Benchmark> {
     vec![
         chunk::slice(),
-        chunk::receive(),
+        receive::receive(),
         indexes::seek(),
         lookup::catalogue(),
         lookup::insert(),

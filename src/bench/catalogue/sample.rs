@@ -1,8 +1,10 @@
 //! Media made for benchmarks: an MP4 file of any number of frames whose tables are whole and whose media is zeros that
-//! take no memory; and an MPEG-TS file of pictures that are empty.
+//! take no memory; an MPEG-TS file of pictures that are empty; and files in memory that are mapped like any other.
 
 use crate::media::ReadAt;
-use std::io;
+use crate::store::MappedFile;
+use std::fs::File;
+use std::io::{self, Write};
 
 pub const FRAME_RATE: u32 = 60;
 /// Frames of a day: the largest moov box that Weir is measured with.
@@ -13,10 +15,26 @@ const SAMPLE_BYTES: u32 = 15;
 /// Where the samples begin.
 const MEDIA_START: u32 = 32_000_000;
 
+/// A mapped file of these pieces whose pages are in memory.
+pub fn in_memory<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> io::Result<MappedFile> {
+    let mut file = File::from(rustix::fs::memfd_create("weir-bench", rustix::fs::MemfdFlags::CLOEXEC)?);
+    for piece in pieces {
+        file.write_all(piece)?;
+    }
+    MappedFile::from_file(file)
+}
+
 /// An MP4 file.
 pub struct Mp4 {
     head: Vec<u8>,
     bytes: u64,
+    frames: u32,
+}
+
+impl Mp4 {
+    pub fn frames(&self) -> u64 {
+        self.frames.into()
+    }
 }
 
 impl ReadAt for Mp4 {
@@ -80,7 +98,7 @@ pub fn mp4(frames: u32) -> Mp4 {
     let before = [mp4_box(b"ftyp", b"isom\0\0\0\0isom"), moov].concat();
     let rest = file_bytes - u32::try_from(before.len()).unwrap_or(MEDIA_START);
     let head = [before, [rest, u32::from_be_bytes(*b"mdat")].map(u32::to_be_bytes).concat()].concat();
-    Mp4 { head, bytes: file_bytes.into() }
+    Mp4 { head, bytes: file_bytes.into(), frames }
 }
 
 const PMT_PID: u16 = 0x100;

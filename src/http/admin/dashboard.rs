@@ -3,10 +3,12 @@
 
 use super::metrics::figures;
 use super::{Answer, text_of};
+use crate::http::problem::Problem;
 use crate::http::state::Edge;
 use crate::observe::latency::Reading;
 use crate::observe::process::Process;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Redirect;
 use axum::routing::get;
@@ -26,13 +28,43 @@ pub(super) fn routes() -> Router<Arc<Edge>> {
         .route("/", get(async || Redirect::temporary("/debug/")))
         .route("/debug", get(async || Redirect::permanent("/debug/")))
         .route("/debug/", get(page))
-        .route("/debug/debug.css", get(async || text_of(STYLE, "text/css; charset=utf-8")))
-        .route("/debug/debug.js", get(async || text_of(SCRIPT, "text/javascript; charset=utf-8")))
+        .route("/debug/debug.css", get(style))
+        .route("/debug/debug.js", get(script))
         .route("/debug/figures", get(live_figures))
 }
 
-async fn page() -> Answer {
-    let mut response = text_of(PAGE.replace("{{version}}", env!("CARGO_PKG_VERSION")), "text/html; charset=utf-8")?;
+/// What the page is made of, as it is sent.
+pub struct Pages {
+    page: Bytes,
+    style: Bytes,
+    script: Bytes,
+}
+
+impl Pages {
+    pub fn new() -> Self {
+        Self {
+            page: PAGE.replace("{{version}}", env!("CARGO_PKG_VERSION")).into(),
+            style: Bytes::from_static(STYLE.as_bytes()),
+            script: Bytes::from_static(SCRIPT.as_bytes()),
+        }
+    }
+}
+
+async fn pages(edge: &Edge, asked: &str) -> Result<Arc<Pages>, Problem> {
+    Ok(edge.tools.dashboard.get(|| format!("GET {asked}")).await?)
+}
+
+async fn style(State(edge): State<Arc<Edge>>) -> Answer {
+    text_of(pages(&edge, "/debug/debug.css").await?.style.clone(), "text/css; charset=utf-8")
+}
+
+async fn script(State(edge): State<Arc<Edge>>) -> Answer {
+    text_of(pages(&edge, "/debug/debug.js").await?.script.clone(), "text/javascript; charset=utf-8")
+}
+
+async fn page(State(edge): State<Arc<Edge>>) -> Answer {
+    let page = pages(&edge, "/debug/").await?.page.clone();
+    let mut response = text_of(page, "text/html; charset=utf-8")?;
     let policy = HeaderValue::from_static("default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:");
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     Ok(response)

@@ -11,6 +11,7 @@ mod profile;
 mod runcall;
 mod startup;
 mod tasks;
+mod tools;
 
 use crate::http::credentials::{self, Access};
 use crate::http::problem::Problem;
@@ -29,6 +30,8 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use tower_service::Service;
+
+pub use tools::Tools;
 
 type Answer = Result<Response<Body>, Problem>;
 

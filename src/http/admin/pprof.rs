@@ -7,10 +7,11 @@
 use super::jobs::{self, JobError};
 use super::tasks;
 use crate::http::state::Edge;
+use crate::lazy::Unready;
 use crate::observe::command_line;
 use crate::profile::cpu::{self, CpuError, Form, Plan};
 use crate::profile::heap::{self, View};
-use crate::profile::symbols;
+use crate::profile::symbols::Symboliser;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, State};
@@ -38,15 +39,19 @@ type Reply = Result<Response<Body>, Refusal>;
 pub(super) struct Refusal {
     status: StatusCode,
     text: String,
+    retry_after: Duration,
 }
+
+/// What is busy is asked again after this.
+const RETRY_AFTER_BUSY: Duration = Duration::from_secs(5);
 
 impl Refusal {
     fn bad_request(text: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, text: text.into() }
+        Self { status: StatusCode::BAD_REQUEST, text: text.into(), retry_after: Duration::ZERO }
     }
 
     fn busy(text: impl Into<String>) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, text: text.into() }
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, text: text.into(), retry_after: RETRY_AFTER_BUSY }
     }
 }
 
@@ -56,13 +61,20 @@ impl From<JobError> for Refusal {
     }
 }
 
+impl From<Unready> for Refusal {
+    fn from(unready: Unready) -> Self {
+        Self { retry_after: unready.retry_after, ..Self::busy(unready.to_string()) }
+    }
+}
+
 impl axum::response::IntoResponse for Refusal {
     fn into_response(self) -> Response<Body> {
         let mut response = answer(format!("{}\n", self.text), TEXT);
         *response.status_mut() = self.status;
         response.headers_mut().insert("x-go-pprof", HeaderValue::from_static("1"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            let seconds = self.retry_after.as_millis().div_ceil(1000).max(1);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
         }
         response
     }
@@ -123,7 +135,7 @@ async fn cmdline() -> Response<Body> {
 }
 
 /// `GET /debug/pprof/profile?seconds=30&hz=100`
-async fn profile(RawQuery(query): RawQuery) -> Reply {
+async fn profile(State(edge): State<Arc<Edge>>, RawQuery(query): RawQuery) -> Reply {
     let parameters = Parameters(query.unwrap_or_default());
     let seconds = parameters.number("seconds").and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
     let seconds = seconds.unwrap_or(CPU_SECONDS);
@@ -135,7 +147,9 @@ async fn profile(RawQuery(query): RawQuery) -> Reply {
     let rate = rate.ok_or_else(|| Refusal::bad_request(format!("hz is a whole number from 1 to {RATE_MAX}")))?;
     let plan = Plan { duration: Duration::from_secs(seconds), rate };
     let form = parameters.form()?;
-    match jobs::run(move |wanted| cpu::profile(plan, form, || wanted.is_given_up())).await? {
+    let symboliser = symboliser(&edge, "profile").await?;
+    let taken = jobs::run(move |wanted| cpu::profile(plan, form, &symboliser, || wanted.is_given_up()));
+    match taken.await? {
         Ok(profile) if form == Form::Folded => Ok(answer(profile, TEXT)),
         Ok(profile) => Ok(file(profile, "attachment; filename=\"profile\"")),
         Err(error @ (CpuError::Busy | CpuError::System(_))) => {
@@ -144,21 +158,25 @@ async fn profile(RawQuery(query): RawQuery) -> Reply {
     }
 }
 
+async fn symboliser(edge: &Edge, profile: &str) -> Result<Arc<Symboliser>, Unready> {
+    edge.tools.symboliser.get(|| format!("GET /debug/pprof/{profile}")).await
+}
+
 /// `GET /debug/pprof/symbol?0x1234+0x5678`
-async fn symbol_of_query(RawQuery(query): RawQuery) -> Reply {
-    symbol(query.unwrap_or_default()).await
+async fn symbol_of_query(State(edge): State<Arc<Edge>>, RawQuery(query): RawQuery) -> Reply {
+    symbol(&edge, query.unwrap_or_default()).await
 }
 
 /// `POST /debug/pprof/symbol`
-async fn symbol_of_body(body: Bytes) -> Reply {
-    symbol(String::from_utf8_lossy(&body).into_owned()).await
+async fn symbol_of_body(State(edge): State<Arc<Edge>>, body: Bytes) -> Reply {
+    symbol(&edge, String::from_utf8_lossy(&body).into_owned()).await
 }
 
-async fn symbol(question: String) -> Reply {
+async fn symbol(edge: &Edge, question: String) -> Reply {
     let hex = |word: &str| u64::from_str_radix(word.trim().trim_start_matches("0x"), 16).ok();
     let addresses: Vec<u64> = question.split('+').take(ADDRESSES_MAX).filter_map(hex).collect();
-    let asked = addresses.clone();
-    let names = jobs::run(move |_| symbols::of_this_process(asked.into_iter())).await?;
+    let (asked, symboliser) = (addresses.clone(), symboliser(edge, "symbol").await?);
+    let names = jobs::run(move |_| symboliser.names(asked.into_iter())).await?;
     // Go does not tell how many there are either: the number only says that there are any.
     let mut text = "num_symbols: 1\n".to_owned();
     for address in addresses {
@@ -201,7 +219,7 @@ impl Reading {
 /// `GET /debug/pprof/heap` and its like: `seconds` for what changes meanwhile, `debug` for text. `gc` is taken and
 /// changes nothing: nothing here waits to be collected.
 async fn named(State(edge): State<Arc<Edge>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Reply {
-    let unknown = || Refusal { status: StatusCode::NOT_FOUND, text: "Unknown profile".to_owned() };
+    let unknown = || Refusal { status: StatusCode::NOT_FOUND, ..Refusal::bad_request("Unknown profile") };
     let reading = Reading::of(&name).ok_or_else(unknown)?;
     let parameters = Parameters(query.unwrap_or_default());
     let debug = parameters.number("debug").unwrap_or(0);
@@ -222,32 +240,39 @@ async fn named(State(edge): State<Arc<Edge>>, Path(name): Path<String>, RawQuery
     let Reading::Heap(view) = reading else {
         return Err(Refusal::bad_request("\"seconds\" parameter is not supported for this profile type"));
     };
-    difference(reading, view, Duration::from_secs(seconds), form).await
+    difference(&edge, reading, view, Duration::from_secs(seconds), form).await
 }
 
 async fn whole(edge: &Edge, reading: Reading, debug: i64, form: Form) -> Reply {
-    let profile = match reading {
-        Reading::Tasks if debug != 0 => return Ok(answer(tasks::text(&tasks::list(edge), debug), TEXT)),
-        Reading::Tasks => tasks::profile(&tasks::list(edge)),
-        Reading::Heap(_) if debug != 0 => {
-            return Ok(answer(jobs::run(|_| heap::snapshot().text()).await?, TEXT));
-        }
-        Reading::Heap(view) if form == Form::Folded => {
-            return Ok(answer(jobs::run(move |_| heap::snapshot().folded(view)).await?, TEXT));
-        }
-        Reading::Heap(view) => jobs::run(move |_| heap::snapshot().encode(view, Duration::ZERO)).await?,
+    let Reading::Heap(view) = reading else {
+        let tasks = tasks::list(edge);
+        return Ok(match debug {
+            0 => file(tasks::profile(&tasks), reading.dispositions()[0]),
+            _ => answer(tasks::text(&tasks, debug), TEXT),
+        });
     };
-    Ok(file(profile, reading.dispositions()[0]))
+    let symboliser = symboliser(edge, "heap").await?;
+    if debug != 0 {
+        return Ok(answer(jobs::run(move |_| heap::snapshot().text(&symboliser)).await?, TEXT));
+    }
+    Ok(match form {
+        Form::Folded => answer(jobs::run(move |_| heap::snapshot().folded(view, &symboliser)).await?, TEXT),
+        Form::Pprof => {
+            let encode = move |_: &_| heap::snapshot().encode(view, Duration::ZERO, &symboliser);
+            file(jobs::run(encode).await?, reading.dispositions()[0])
+        }
+    })
 }
 
-async fn difference(reading: Reading, view: View, over: Duration, form: Form) -> Reply {
+async fn difference(edge: &Edge, reading: Reading, view: View, over: Duration, form: Form) -> Reply {
+    let symboliser = symboliser(edge, "heap").await?;
     let earlier = jobs::run(|_| heap::snapshot()).await?;
     tokio::time::sleep(over).await;
     let profile = jobs::run(move |_| {
         let (changed, took) = heap::snapshot().since(&earlier);
         match form {
-            Form::Pprof => changed.encode(view, took),
-            Form::Folded => changed.folded(view).into_bytes(),
+            Form::Pprof => changed.encode(view, took, &symboliser),
+            Form::Folded => changed.folded(view, &symboliser).into_bytes(),
         }
     })
     .await?;

@@ -12,7 +12,7 @@ use crate::profile::window::TooMany;
 use crate::profile::{WINDOWS, flame, json, pprof, pstats, text, workload};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery};
+use axum::extract::{Path, RawQuery, State};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
@@ -42,7 +42,14 @@ struct Format {
     content_type: &'static str,
     /// A file to keep, with this name.
     file: Option<&'static str>,
-    render: fn(&Profile, &Select) -> Vec<u8>,
+    render: Render,
+}
+
+/// How its bytes are made.
+enum Render {
+    At(fn(&Profile, &Select) -> Vec<u8>),
+    /// With the component that draws.
+    FlameGraph,
 }
 
 const FORMATS: &[Format] = &[
@@ -50,38 +57,33 @@ const FORMATS: &[Format] = &[
         name: "text",
         content_type: "text/plain; charset=utf-8",
         file: None,
-        render: |profile, select| text::render(profile, select).into(),
+        render: Render::At(|profile, select| text::render(profile, select).into()),
     },
     Format {
         name: "json",
         content_type: "application/json",
         file: None,
-        render: |profile, select| json::render(profile, select).into(),
+        render: Render::At(|profile, select| json::render(profile, select).into()),
     },
     Format {
         name: "pstats",
         content_type: "application/octet-stream",
         file: Some("weir.pstats"),
-        render: pstats::render,
+        render: Render::At(pstats::render),
     },
     Format {
         name: "pprof",
         content_type: "application/octet-stream",
         file: Some("weir-spans.pb.gz"),
-        render: |profile, _| pprof::render(profile),
+        render: Render::At(|profile, _| pprof::render(profile)),
     },
     Format {
         name: "folded",
         content_type: "text/plain; charset=utf-8",
         file: None,
-        render: |profile, select| flame::folded(profile, select).into(),
+        render: Render::At(|profile, select| flame::folded(profile, select).into()),
     },
-    Format {
-        name: "svg",
-        content_type: "image/svg+xml",
-        file: None,
-        render: |profile, select| flame::svg(profile, select).into(),
-    },
+    Format { name: "svg", content_type: "image/svg+xml", file: None, render: Render::FlameGraph },
 ];
 
 /// What is asked of a profile once it is there.
@@ -102,8 +104,15 @@ impl Report {
         Ok(Self { format, select })
     }
 
-    pub(super) fn answer(&self, profile: &Profile) -> Answer {
-        let mut response = Response::new(Body::from((self.format.render)(profile, &self.select)));
+    pub(super) async fn answer(&self, edge: &Edge, profile: &Profile) -> Answer {
+        let bytes = match self.format.render {
+            Render::At(render) => render(profile, &self.select),
+            Render::FlameGraph => {
+                let renderer = edge.tools.flame.get(|| "GET /debug/profile".to_owned()).await?;
+                renderer.svg(profile, &self.select).into()
+            }
+        };
+        let mut response = Response::new(Body::from(bytes));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.format.content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -116,13 +125,13 @@ impl Report {
 }
 
 /// `GET /debug/profile?seconds=5`
-async fn window(RawQuery(query): RawQuery) -> Answer {
+async fn window(State(edge): State<Arc<Edge>>, RawQuery(query): RawQuery) -> Answer {
     let report = Report::parse(query.as_deref())?;
     let query = Query::parse_repeated(query.as_deref(), REPEATED)?;
     let seconds = query.decimal_in("seconds", 1.0..=SECONDS_MAX)?.unwrap_or(SECONDS);
     let window = WINDOWS.open().map_err(|error| busy(&error))?;
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    report.answer(&window.close())
+    report.answer(&edge, &window.close()).await
 }
 
 /// `POST /debug/profile/start`
@@ -137,13 +146,14 @@ async fn start() -> Answer {
 }
 
 /// `POST /debug/profile/{id}/stop`
-async fn stop(Path(id): Path<String>, RawQuery(query): RawQuery) -> Answer {
+async fn stop(State(edge): State<Arc<Edge>>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Answer {
     // A query that is wrong must not cost the window.
     let report = Report::parse(query.as_deref())?;
     let profile = id.parse().ok().and_then(|id| WINDOWS.stop(id));
-    report.answer(&profile.ok_or_else(|| {
+    let profile = profile.ok_or_else(|| {
         Problem::not_found("no profile with this id is running; POST /debug/profile/start begins one")
-    })?)
+    })?;
+    report.answer(&edge, &profile).await
 }
 
 /// `POST /debug/profile/workload?rounds=10`: the self test; answers with what a profile of it must show.

@@ -84,7 +84,7 @@ pub(super) async fn runcall(State(edge): State<Arc<Edge>>, RawQuery(query): RawQ
         Ok(Ok(())) => {}
         Err(_) => statuses += if statuses.is_empty() { "cut" } else { ", cut" },
     }
-    let mut response = report.answer(&window.close().below(root.site()))?;
+    let mut response = report.answer(&edge, &window.close().below(root.site())).await?;
     response.headers_mut().insert(HeaderName::from_static("runcall-status"), header(statuses)?);
     Ok(response)
 }

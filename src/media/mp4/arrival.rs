@@ -397,10 +397,11 @@ pub(super) mod tests {
     /// The demo sample as fragments, made by the chunk writer.
     pub(crate) fn fragmented() -> Vec<u8> {
         use crate::media::index::{Index, Position, Until};
+        use crate::media::mp4::Along;
         use crate::media::slices::Piece;
         let file: &[u8] = include_bytes!("../../../assets/demo.mp4");
         let index = Index::open_trusted(Index::build(&file).expect("indexed").into()).expect("opened");
-        let (_, chunk) = index.fmp4(&file, &Position::Frame(0), Until::Size(u64::MAX)).expect("planned");
+        let (_, chunk) = index.fmp4(&file, &Position::Frame(0), Until::Size(u64::MAX), Along::Sound).expect("planned");
         let whole = 0..chunk.length();
         let mut out = Vec::new();
         for part in chunk.parts(&whole) {

@@ -23,7 +23,7 @@ const WHOLE_MAX: u64 = 32 << 20;
 const MOOV_MAX: usize = 48 << 20;
 /// Top-level boxes of one file.
 const BOXES_MAX: u64 = 64 << 20;
-/// Samples of a group of fragments after which a new one begins, and samples between kept cuts.
+/// Samples of a group of fragments after which a new one begins.
 const GROUP: u64 = 64;
 /// Sync samples that are looked into: an encoder that refreshes gradually does so from the second one on.
 const PROBES_MAX: usize = 4;
@@ -239,12 +239,11 @@ fn too_far(track: u32) -> impl Fn(TooFar) -> BuildError {
 fn walk_tables(src: &dyn ReadAt, out: &[u8], parts: &mut Parts, walks: &mut [Walk]) -> Result<(), BuildError> {
     parts.tracks = walks.iter().map(|walk| walk.index).collect();
     let view = parts.view(out);
-    let fragmented = parts.movie.extends;
     for (track, walk) in walks.iter_mut().enumerate() {
         let tables = view.tables(track);
         let (samples, main) = (walk.index.table_samples, parts.main == Some(track));
         if main {
-            walk.order = Some(OrderBuilder::new(if fragmented { GROUP } else { SKIP as u64 }));
+            walk.order = Some(OrderBuilder::new(SKIP as u64));
         }
         let last = samples.checked_sub(1).and_then(|last| tables.cursor(last).next());
         let whole = last.is_none_or(|last| last.offset.saturating_add(u64::from(last.size)) <= src.size());

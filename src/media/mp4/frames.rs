@@ -75,18 +75,18 @@ impl<'a> Frames<'a> {
     /// Presentation time of frame 0 on the clock of players that read the file with FFmpeg, Chromium among them:
     /// behind an edit list the picture begins where the leading empty edits end; in fragments, composition offsets
     /// below 0 move all pictures up until none precedes its decode time.
-    pub(crate) fn player_origin(self) -> Result<Seconds, SeekError> {
+    /// `origin` is [`Frames::origin`].
+    pub(crate) fn player_origin(self, origin: Seconds) -> Seconds {
         let edits = &self.view.trak(self.track).edits;
         if !self.view.movie.extends && !edits.is_empty() {
             let empty = edits.iter().take_while(|edit| edit.media_time.is_none());
             let empty = empty.fold(0u64, |sum, edit| sum.saturating_add(edit.duration));
             let empty = Seconds { num: i128::from(empty), den: u64::from(self.view.movie.timescale.get()) };
-            return Ok(Seconds::from_ticks(empty.to_ticks(self.timescale()), self.timescale()));
+            return Seconds::from_ticks(empty.to_ticks(self.timescale()), self.timescale());
         }
-        let origin = self.origin()?;
         let index = &self.view.tracks[self.track];
         let shift = if index.table_samples == 0 { i64::from(index.offset_shift) } else { 0 };
-        Ok(origin.checked_add(Seconds::from_ticks(shift, self.timescale())).unwrap_or(origin))
+        origin.checked_add(Seconds::from_ticks(shift, self.timescale())).unwrap_or(origin)
     }
 
     /// Number of frames presented before `time`.

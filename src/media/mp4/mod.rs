@@ -35,7 +35,7 @@ pub(crate) mod view;
 pub mod whole;
 pub(crate) mod write;
 
-pub use fmp4::Chunk;
+pub use fmp4::{Along, Chunk};
 pub use sample::Sample;
 pub use tracks::{MediaTrack, Tracks};
 pub use view::SampleCursor;

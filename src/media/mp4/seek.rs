@@ -91,6 +91,11 @@ impl<'a> Seeker<'a> {
         }
     }
 
+    /// See [`Frames::player_origin`].
+    pub(crate) fn player_origin(&self) -> Seconds {
+        self.frames.player_origin(self.origin)
+    }
+
     fn is_video(&self) -> bool {
         &self.frames.view.trak(self.frames.track).handler == b"vide"
     }
@@ -284,7 +289,7 @@ impl<'a> Seeker<'a> {
             timecode,
             frame_rate: track.and_then(|track| track.frame_rate),
             drop_frame: counting.is_some_and(|counting| counting.drop),
-            presentation_time: frames.player_origin()?.checked_add(time).unwrap_or(time),
+            presentation_time: self.player_origin().checked_add(time).unwrap_or(time),
             keyframe: self.keyframe(frame, sample, time, counting)?,
             sample_offset: sample.offset,
             sample_size: u64::from(sample.size),

@@ -19,6 +19,9 @@ use std::ops::Range;
 /// Samples of one fragment: three hours of sound.
 const SAMPLES_MAX: u64 = 1 << 19;
 const MDAT_HEADER: u64 = 8;
+/// Decode times: the year 2255, for those who count from 1970. What is computed with them cannot overflow.
+const TIME_MAX_US: i64 = 1 << 53;
+const TICKS_MAX: i64 = 1 << 61;
 /// Chunks of one fragment: a keyframe at each of 1,000 pictures.
 const CHUNKS_MAX: usize = 1024;
 
@@ -135,6 +138,7 @@ fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broke
         let mut list: Vec<Sample> = Vec::new();
         for sample in fragment.cursor_at(body, Place::start(ends[n]), tracks[n].video) {
             let end = sample.offset.saturating_add(u64::from(sample.size));
+            bounded(sample.dts, init.timescale(n))?;
             samples.divisible &= sample.offset >= media.start && end <= media.end;
             samples.divisible &= list.first().is_none_or(|first| first.description == sample.description);
             samples.divisible &= sample.dts >= 0 && (tracks[n].video || sample.cts_offset == 0);
@@ -147,6 +151,12 @@ fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broke
     // Samples that share bytes would be sent more than once.
     samples.divisible &= bytes <= media.end.saturating_sub(media.start);
     Ok(samples)
+}
+
+fn bounded(dts: i64, timescale: u32) -> Result<(), Broken> {
+    let is_bounded = dts.saturating_abs() <= TICKS_MAX && ticks_to_us(dts, timescale).saturating_abs() <= TIME_MAX_US;
+    let wrong = || Broken::new(format!("a decode time of {dts} ticks of 1/{timescale} s"), 0);
+    is_bounded.then_some(()).ok_or_else(wrong)
 }
 
 /// Whether a `moof` has nothing but what is written anew, and whether it counts offsets from the start of a file.

@@ -9,7 +9,7 @@ use super::moov::{Rows, Sizes, Trak};
 use super::sample::Sample;
 
 /// Rows of a sample table per row of its skip table.
-pub(crate) const SKIP: usize = 1024;
+pub(crate) const SKIP: usize = 64;
 
 /// No media lasts this many ticks; sums stay far from overflow.
 const TICKS_MAX: i64 = i64::MAX / 8;

@@ -10,10 +10,9 @@ mod stacks;
 pub use allocator::{Sampling, allocated_bytes};
 
 use super::cpu::Places;
-use super::maps;
 use super::marks;
 use super::proto::{Line, LocationId, Profile};
-use super::symbols;
+use super::symbols::{self, Symboliser};
 use stacks::Totals;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -63,7 +62,7 @@ impl Snapshot {
     }
 
     /// As a file for `go tool pprof`.
-    pub fn encode(&self, view: View, took: Duration) -> Vec<u8> {
+    pub fn encode(&self, view: View, took: Duration, symboliser: &Symboliser) -> Vec<u8> {
         let kinds = [
             ("alloc_objects", "count"),
             ("alloc_space", "bytes"),
@@ -74,7 +73,7 @@ impl Snapshot {
         let mut profile = Profile::new(&kinds, first);
         profile.taken(self.wall, took);
         profile.period(("space", "bytes"), PERIOD_BYTES as i64);
-        let code = maps::code();
+        let code = symboliser.code();
         let counted: Vec<_> = self.stacks.iter().filter(|reading| !reading.totals.is_zero()).collect();
         let addresses: HashSet<u64> = counted.iter().flat_map(|reading| reading.stack.iter().copied()).collect();
         let names = symbols::names(&code, addresses.into_iter());
@@ -89,20 +88,24 @@ impl Snapshot {
     }
 
     /// Bytes by stack, for flame graphs: in use, or ever allocated.
-    pub fn folded(&self, view: View) -> String {
+    pub fn folded(&self, view: View, symboliser: &Symboliser) -> String {
         let addresses: HashSet<u64> = self.stacks.iter().flat_map(|reading| reading.stack.iter().copied()).collect();
-        let names = symbols::of_this_process(addresses.into_iter());
+        let names = symboliser.names(addresses.into_iter());
         let value = |reading: &stacks::Reading| reading.totals.values()[if view == View::InUse { 3 } else { 1 }];
         let known = self.stacks.iter().filter(|reading| value(reading) > 0);
-        known.map(|reading| format!("{} {}\n", symbols::folded(&names, &reading.stack), value(reading))).collect()
+        let line = |reading: &stacks::Reading| {
+            let stack = symbols::folded(&names, &reading.stack);
+            format!("{} {}\n", stack_without_allocator(&stack), value(reading))
+        };
+        known.map(line).collect()
     }
 
     /// As text, the largest first.
-    pub fn text(&self) -> String {
+    pub fn text(&self, symboliser: &Symboliser) -> String {
         let mut stacks: Vec<_> = self.stacks.iter().filter(|reading| !reading.totals.is_zero()).collect();
         stacks.sort_by_key(|reading| std::cmp::Reverse(reading.totals.values()[3]));
         let addresses: HashSet<u64> = stacks.iter().flat_map(|reading| reading.stack.iter().copied()).collect();
-        let names = symbols::of_this_process(addresses.into_iter());
+        let names = symboliser.names(addresses.into_iter());
         let sum = stacks.iter().fold([0; 4], |mut sum, reading| {
             sum.iter_mut().zip(reading.totals.values()).for_each(|(sum, value)| *sum += value);
             sum
@@ -130,10 +133,26 @@ impl Snapshot {
     }
 }
 
-/// The frames that every allocation begins with say nothing: the stack from whoever wanted the memory on.
-fn without_allocator(profile: &mut Profile, places: &Places, stack: &[u64]) -> Vec<LocationId> {
+/// Of the functions that every allocation begins with, which say nothing.
+fn is_allocator(function: &str) -> bool {
     const OURS: [&str; 4] = ["weir::profile::heap::allocator::", "weir::profile::stack::", "__rust", "alloc::"];
-    let is_ours = |line: &Line| OURS.iter().any(|ours| line.function.starts_with(ours));
+    OURS.iter().any(|ours| function.starts_with(ours))
+}
+
+/// A folded stack up to whoever wanted the memory; all of it where nobody else is in it.
+fn stack_without_allocator(stack: &str) -> &str {
+    let mut shown = stack;
+    while let Some((callers, leaf)) = shown.rsplit_once(';')
+        && is_allocator(leaf)
+    {
+        shown = callers;
+    }
+    shown
+}
+
+/// The stack from whoever wanted the memory on.
+fn without_allocator(profile: &mut Profile, places: &Places, stack: &[u64]) -> Vec<LocationId> {
+    let is_ours = |line: &Line| is_allocator(&line.function);
     let mut locations = Vec::with_capacity(stack.len());
     for &address in stack {
         let lines = places.lines(address);
@@ -144,4 +163,17 @@ fn without_allocator(profile: &mut Profile, places: &Places, stack: &[u64]) -> V
         }
     }
     locations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_ends_with_whoever_wanted_the_memory() {
+        let stack =
+            "main;alloc::boxed::Box::call_once;weir::media::resolve;alloc::vec::Vec::push;__rustc::__rust_alloc";
+        assert_eq!(stack_without_allocator(stack), "main;alloc::boxed::Box::call_once;weir::media::resolve");
+        assert_eq!(stack_without_allocator("__rustc::__rust_alloc"), "__rustc::__rust_alloc");
+    }
 }

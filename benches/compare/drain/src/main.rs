@@ -1,9 +1,9 @@
 //! A load client that discards bodies in the kernel, so that it costs little beside the server it measures.
 //!
 //! `drain load` runs groups of connections for a fixed time, `verify` compares bodies with the file they come from,
-//! `idle` holds connections open, `live` publishes a stream and views it, `ingest` publishes many, `start` times a server from its exec to the first byte, `evict` drops a file from the
-//! page cache. Each prints one JSON object per line. It speaks only as much HTTP/1.1 as a benchmark needs and must not
-//! know which server it talks to.
+//! `idle` holds connections open, `live` publishes a stream and views it, `ingest` publishes many, `upload` sends bodies,
+//! `start` times a server from its exec to the first byte, `evict` drops a file from the page cache. Each prints one
+//! JSON object per line. It speaks only as much HTTP/1.1 as a benchmark needs and must not know which server it talks to.
 
 mod args;
 mod clock;
@@ -19,6 +19,7 @@ mod rng;
 mod socket;
 mod start;
 mod stats;
+mod upload;
 mod verify;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ const USAGE: &str = "usage:
                [--publish PATH --key KEY --file FRAGMENTED.mp4 --period S]      without a file somebody else publishes
   drain hls    the same arguments; --view is the playlist's path
   drain ingest --addr A:P --path PATH --key KEY --file FRAGMENTED.mp4 --publishers N --seconds S [--pid N[,N]]
+  drain upload --addr A:P --path PATH --file FILE --bytes N [--uploads N] [--key KEY] [--pid N[,N]]
   drain evict  --file FILE
 sizes take the suffixes k, m and g (1024^n)";
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         "live" => live::run(&args),
         "hls" => hls::run(&args),
         "ingest" => publish::ingest(&args),
+        "upload" => upload::run(&args),
         "evict" => socket::evict(&args),
         _ => Err(USAGE.to_owned()),
     });

@@ -19,6 +19,14 @@ use std::ops::Range;
 /// Samples after a keyframe that are looked at for leading pictures (16 is the most that H.264 and HEVC reorder).
 const LEADING_MAX: usize = 64;
 
+/// Which tracks go along with the leading one; hints and timecodes of the file never do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Along {
+    /// Other pictures, sound, text and metadata.
+    All,
+    Sound,
+}
+
 /// A planned chunk of one video.
 #[derive(Debug)]
 pub struct Chunk {
@@ -43,6 +51,13 @@ struct Pick {
     media_time: i64,
 }
 
+impl Pick {
+    /// From sample `first` on; the moment `zero` (in ticks of the track) becomes 0.
+    fn at(track: usize, first: u64, zero: i64) -> Self {
+        Self { track, first, skipped: 0, dts_shift: zero, cts_raise: 0, media_time: 0 }
+    }
+}
+
 impl Chunk {
     /// Plans the chunk from the keyframe of a moment on.
     pub(crate) fn plan(
@@ -50,6 +65,7 @@ impl Chunk {
         tracks: &Tracks<'_>,
         position: &Position,
         until: Until,
+        along: Along,
     ) -> Result<(Seek, Self), SeekError> {
         let mut kinds = (0..tracks.len()).filter_map(|n| tracks.get(n)?.stsd.get(12..16));
         if kinds.any(|kind| kind == b"encv" || kind == b"enca") {
@@ -65,10 +81,10 @@ impl Chunk {
         // On the clock on which players show picture and sound of the file together.
         let ahead = into(start.key.cts());
         let zero = seek.keyframe.time.checked_sub(ahead).unwrap_or(seek.keyframe.time);
-        let zero = seeker.frames.player_origin()?.checked_add(zero).unwrap_or(zero);
+        let zero = seeker.player_origin().checked_add(zero).unwrap_or(zero);
         let mut picks = vec![lead];
         for track in 0..tracks.len() {
-            if let Some(pick) = beside(tracks, track, lead.track, zero)? {
+            if let Some(pick) = beside(tracks, track, &lead, zero, along)? {
                 picks.push(pick);
             }
         }
@@ -93,6 +109,8 @@ impl Chunk {
             timescale: t.timescale,
             video: &t.handler == b"vide",
             media_time: t.media_time,
+            sparse: !matches!(&t.handler, b"vide" | b"soun"),
+            end: None,
         });
         let outs = outs.collect();
         let source = Shifted { tracks, picks: &picks };
@@ -178,15 +196,45 @@ fn lead(tracks: &Tracks<'_>, start: &ChunkStart) -> Result<Pick, SeekError> {
     Ok(Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_raise, media_time })
 }
 
-/// Another track, from the first sample at the chunk's start on; only sound goes along with the leading track.
-fn beside(tracks: &Tracks<'_>, track: usize, lead: usize, zero: Seconds) -> Result<Option<Pick>, SeekError> {
-    let Some(media) = tracks.get(track).filter(|media| track != lead && &media.handler == b"soun") else {
-        return Ok(None);
+/// Another track from the chunk's start on.
+fn beside(
+    tracks: &Tracks<'_>,
+    track: usize,
+    lead: &Pick,
+    zero: Seconds,
+    along: Along,
+) -> Result<Option<Pick>, SeekError> {
+    let Some(media) = tracks.get(track).filter(|_| track != lead.track) else { return Ok(None) };
+    let Some(moment) = tracks.media_ticks(track, zero) else { return Ok(None) };
+    let pick = match (&media.handler, along) {
+        // From the first sample that begins with the chunk or later.
+        (b"soun", _) => Pick::at(track, tracks.sample_at_or_after(track, moment)?, moment),
+        (b"vide", Along::All) => pictures(tracks, track, moment)?,
+        // From the sample that is shown when the chunk begins.
+        (b"text" | b"sbtl" | b"subt" | b"clcp" | b"meta", Along::All) => {
+            let next = tracks.sample_at_or_after(track, moment.saturating_add(1))?;
+            Pick::at(track, next.saturating_sub(1), moment)
+        }
+        _ => return Ok(None),
     };
-    let Some(dts_shift) = tracks.media_ticks(track, zero) else { return Ok(None) };
-    let first = tracks.sample_at_or_after(track, dts_shift)?;
-    let pick = Pick { track, first, skipped: 0, dts_shift, cts_raise: 0, media_time: 0 };
-    Ok((first < media.samples).then_some(pick))
+    Ok((pick.first < media.samples).then_some(pick))
+}
+
+/// Pictures beside the leading ones: from the keyframe before the moment on, the time up to it hidden.
+fn pictures(tracks: &Tracks<'_>, track: usize, moment: i64) -> Result<Pick, SeekError> {
+    let first = |index: u64| tracks.samples(track, index).next().transpose();
+    let next = tracks.sample_at_or_after(track, moment.saturating_add(1))?;
+    let mut sync = tracks.sync_at_or_before(track, next.saturating_sub(1))?;
+    while let Some(index) = sync {
+        let Some(key) = first(index)? else { break };
+        if key.cts() <= moment || index == 0 {
+            let dts_shift = key.dts.min(moment);
+            let media_time = moment.saturating_sub(dts_shift);
+            return Ok(Pick { media_time, ..Pick::at(track, index, dts_shift) });
+        }
+        sync = tracks.sync_at_or_before(track, index - 1)?;
+    }
+    Ok(Pick::at(track, 0, moment))
 }
 
 fn describe<'a>(tracks: &Tracks<'a>, pick: &Pick) -> Option<TrackHeader<'a>> {
@@ -274,7 +322,9 @@ impl<I: Iterator<Item = Result<Sample, SeekError>>> Iterator for ShiftedSamples<
         }
         // To the next decode time, which the left-out pictures and gaps between fragments may have moved.
         let next_dts = self.cursor.peek().and_then(|next| next.as_ref().ok()).map(|next| next.dts);
-        let to_next = next_dts.and_then(|next| u32::try_from(next.checked_sub(sample.dts)?).ok());
+        // What begins before the chunk lasts as much shorter.
+        let begins = sample.dts.max(self.pick.dts_shift);
+        let to_next = next_dts.and_then(|next| u32::try_from(next.checked_sub(begins)?).ok());
         let cts_offset = i64::from(sample.cts_offset).saturating_add(self.pick.cts_raise);
         Some(Ok(Sample {
             dts: sample.dts.saturating_sub(self.pick.dts_shift).max(0),

@@ -101,6 +101,7 @@ fn trak(b: &mut Boxes, track: &TrackHeader<'_>, header: &Header<'_>) {
                 match &track.handler {
                     b"vide" => b.full(b"vmhd", 0, 1, |b| b.zeros(8)),
                     b"soun" => b.full(b"smhd", 0, 0, |b| b.zeros(4)),
+                    b"subt" => b.full(b"sthd", 0, 0, |_| {}),
                     _ => b.full(b"nmhd", 0, 0, |_| {}),
                 }
                 data_information(b);

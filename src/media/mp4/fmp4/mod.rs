@@ -9,8 +9,8 @@ mod init;
 mod moof;
 mod plan;
 
-pub use chunk::Chunk;
 pub(crate) use chunk::ChunkStart;
+pub use chunk::{Along, Chunk};
 pub(crate) use moof::traf;
 
 use crate::media::index::SeekError;
@@ -72,12 +72,16 @@ pub(crate) struct TrackKindOut {
     pub(crate) video: bool,
     /// Composition time that is presented at time 0.
     pub(crate) media_time: i64,
+    /// Neither pictures nor sound: samples may last long beyond the chunk, and do not make it longer.
+    pub(crate) sparse: bool,
+    /// Where a sparse track is cut, in ticks.
+    pub(crate) end: Option<i64>,
 }
 
 impl TrackKindOut {
     /// For a `moof` whose `moov` is somebody else's.
     pub(crate) fn new(id: u32, video: bool) -> Self {
-        Self { id, timescale: 0, video, media_time: 0 }
+        Self { id, timescale: 0, video, media_time: 0, sparse: false, end: None }
     }
 
     /// When a sample is presented, in ticks from the start of the chunk.

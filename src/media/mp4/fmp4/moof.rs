@@ -41,7 +41,8 @@ pub(super) fn fragment_head_bytes(timecode: bool) -> u64 {
     FRAGMENT_BYTES + if timecode { run_head_bytes(TIMECODE_TRACK, 1) } else { 0 }
 }
 
-const TIMECODE_TRACK: TrackKindOut = TrackKindOut { id: 0, timescale: 0, video: false, media_time: 0 };
+const TIMECODE_TRACK: TrackKindOut =
+    TrackKindOut { id: 0, timescale: 0, video: false, media_time: 0, sparse: false, end: None };
 
 /// The pieces of the `n`th fragment, in order.
 pub(super) fn pieces(chunk: &Fmp4, source: &dyn Source, n: usize) -> Result<VecDeque<Piece>, SeekError> {
@@ -66,8 +67,12 @@ fn read(source: &dyn Source, run: &Run, track: TrackKindOut) -> Result<Vec<Sampl
     let mut samples: Vec<Sample> = Vec::new();
     let mut count = 0;
     for sample in source.samples(run.track, run.first)?.take(run.count as usize) {
-        let sample = sample?;
+        let mut sample = sample?;
         count += 1;
+        if let Some(end) = track.end {
+            let left = u32::try_from(end.saturating_sub(sample.dts).max(0)).unwrap_or(u32::MAX);
+            sample.duration = sample.duration.min(left);
+        }
         if !samples.last_mut().is_some_and(|last| !track.video && join(last, &sample)) {
             samples.push(sample);
         }

@@ -106,6 +106,10 @@ pub(crate) fn plan(
     let lead = tracks[0].timescale;
     let whole_end = planner.whole_end.max(planner.end);
     header.duration_ms = u64::try_from(i128::from(whole_end) * 1000 / i128::from(lead.max(1))).unwrap_or(0);
+    let mut tracks = tracks;
+    for track in tracks.iter_mut().filter(|track| track.sparse) {
+        track.end = i64::try_from(i128::from(whole_end) * i128::from(track.timescale) / i128::from(lead.max(1))).ok();
+    }
     let timecode =
         planner.timecode.map(|t| TimecodeSample { duration: timecode_ticks(&header, planner.end, lead), ..t });
     Ok(Fmp4 {
@@ -194,7 +198,10 @@ impl Planner<'_> {
                 self.begin_fragment(ticks);
             }
             self.take(walk, &sample, ticks)?;
-            self.whole_end = self.whole_end.max(on_lead(sample.dts.saturating_add(i64::from(sample.duration))));
+            let track = self.walks[walk].track;
+            let lasts = if track.sparse { 0 } else { i64::from(sample.duration) };
+            let shown = sample.dts.saturating_sub(track.media_time).saturating_add(lasts);
+            self.whole_end = self.whole_end.max(on_lead(shown));
         }
         Ok(())
     }
@@ -204,10 +211,12 @@ impl Planner<'_> {
         let mut found: Option<(usize, Sample, Seconds)> = None;
         for n in 1..self.walks.len() {
             let Some(sample) = self.peek(n)? else { continue };
-            let timescale = self.walks[n].track.timescale;
-            let before = |time| is_before(sample.dts, timescale, time);
+            let TrackKindOut { timescale, media_time, .. } = self.walks[n].track;
+            // What is hidden comes with what is shown.
+            let shown = sample.dts.saturating_sub(media_time);
+            let before = |time| is_before(shown, timescale, time);
             if end.is_none_or(before) && found.is_none_or(|(_, _, first)| before(first)) {
-                let time = Seconds { num: i128::from(sample.dts), den: u64::from(timescale.max(1)) };
+                let time = Seconds { num: i128::from(shown), den: u64::from(timescale.max(1)) };
                 found = Some((n, sample, time));
             }
         }
