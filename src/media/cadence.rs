@@ -50,7 +50,6 @@ impl Unit {
     pub fn length(&self) -> i64 {
         self.end_us.saturating_sub(self.start_us)
     }
-    }
 }
 
 /// Whether time jumped between something that lasted from `start_us` to `end_us` and what begins at `next_us`.
