@@ -468,7 +468,6 @@ pub(super) mod tests {
             let seen = arrive(buffers);
             let same = seen.init.bytes == expected.init.bytes && seen.fragments == expected.fragments;
             assert!(same, "buffers of {size} bytes");
-            // What comes byte by byte is joined, once.
             let media = if size < 64 { whole.len() as u64 } else { 0 };
             assert!(seen.copied_bytes < 60_000 + media, "{} bytes copied: more than heads", seen.copied_bytes);
         }

@@ -1,4 +1,4 @@
-//! Tests of [`super::align`] and [`super::merge`]: tracks of one sample size, made here, whose merged bytes are read again.
+//! Tests of [`super::align`] and [`super::merge`]: tracks made here, whose merged bytes are read again.
 
 use super::align::{Aligner, Refused, SOURCES_MAX, Taken};
 use super::arrival::{Arrival, Event, Init};
