@@ -21,7 +21,6 @@ fuzz_target!(|data: &[u8]| {
             break;
         }
     }
-    arrival.finish(&mut events);
     let mut sent = 0;
     for event in events {
         let Event::Fragment(fragment) = event else { continue };

@@ -91,12 +91,12 @@ impl Session {
         let mut events = Vec::new();
         for bytes in out {
             if self.muxed.push(bytes, &mut events).is_err() {
-                // The publication ends.
                 self.muxed = Arrival::new(TARGETS);
             }
         }
-        if made.is_ok() {
-            self.muxed.finish(&mut events);
+        if made.is_err() {
+            // The publication ends.
+            self.muxed = Arrival::new(TARGETS);
         }
         for event in events {
             let Event::Fragment(fragment) = event else { continue };

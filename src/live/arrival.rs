@@ -150,16 +150,10 @@ impl Arrival {
 
     /// The publication ended, or broke off, here: what is whole comes out.
     pub fn finish(&mut self, broke_off: bool, events: &mut Vec<Arrived>) {
-        match &mut self.container {
-            Container::Unknown => {}
-            Container::Mp4(arrival, found) => {
-                arrival.finish(found);
-                events.extend(found.drain(..).map(arrived_mp4));
-            }
-            Container::Ts(arrival, found) => {
-                arrival.finish(broke_off, found);
-                events.extend(found.drain(..).map(arrived));
-            }
+        // A fragment of MP4 is out as soon as it is whole.
+        if let Container::Ts(arrival, found) = &mut self.container {
+            arrival.finish(broke_off, found);
+            events.extend(found.drain(..).map(arrived));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::support::client::Connection;
 use crate::support::oracle;
-use crate::support::publisher::{BY_FRAME, BY_KEYFRAME, eventually, push, state};
+use crate::support::publisher::{BY_FRAME, BY_KEYFRAME, eventually, packets, push, state};
 use crate::support::server::{Server, WRITE_KEY};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,7 +43,9 @@ fn viewers_get_the_frames_that_were_sent() {
                 std::thread::sleep(Duration::from_secs(1));
                 let late = watch(server, &format!("/live/{name}/stream"));
                 assert!(publisher.wait().unwrap().success());
-                assert_eq!(oracle::decode(&early.join().unwrap()), *sent, "{name}: from the beginning");
+                let early = early.join().unwrap();
+                assert_eq!(oracle::decode(&early), *sent, "{name}: from the beginning");
+                assert_same_sound(&early, source, name);
                 let late = oracle::decode(&late);
                 assert!(late.len() > 20 && sent.ends_with(&late), "{name}: {} frames are no tail", late.len());
                 let state = state(server, name);
@@ -51,6 +53,20 @@ fn viewers_get_the_frames_that_were_sent() {
             });
         }
     });
+}
+
+/// The same packets, and as far from each other: ffmpeg writes some of them without a duration when it sends frame by
+/// frame, and at the time of the next one.
+fn assert_same_sound(received: &[u8], source: &Path, name: &str) {
+    let sent = packets(&std::fs::read(source).unwrap(), "a");
+    let received = packets(received, "a");
+    let sums = |packets: &[(i64, String)]| packets.iter().map(|(_, sum)| sum.clone()).collect::<Vec<_>>();
+    assert!(sent.len() > 180 && sums(&received) == sums(&sent), "{name}: other sound");
+    // The first one begins at 0 with ffmpeg, whatever the picture does.
+    let steps =
+        |packets: &[(i64, String)]| packets[1..].windows(2).map(|pair| pair[1].0 - pair[0].0).collect::<Vec<_>>();
+    assert_eq!(steps(&received), steps(&sent), "{name}: sound at other times");
+    assert!(received[1].0 > received[0].0, "{name}");
 }
 
 #[test]

@@ -3,8 +3,11 @@
 
 use crate::support::client::{Connection, Response, request_head};
 use crate::support::oracle;
-use crate::support::publisher::{BY_FRAME, BY_KEYFRAME, Chunked, encode, eventually, fragments, push_as, state};
+use crate::support::publisher::{
+    BY_FRAME, BY_KEYFRAME, Chunked, encode, eventually, fragments, packets, push_as, state,
+};
 use crate::support::server::Server;
+use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -82,14 +85,14 @@ fn segments_and_parts_are_the_frames_that_were_sent() {
         for (name, format) in WAYS {
             let (server, source, sent) = (&server, &source, &sent);
             scope.spawn(move || {
-                follow(server, name, push_as(server, source, name, format), sent);
+                follow(server, name, push_as(server, source, name, format), source, sent);
             });
         }
     });
 }
 
 /// Follows a stream part by part as a player does, to its end.
-fn follow(server: &Server, name: &str, mut publisher: Child, sent: &[String]) {
+fn follow(server: &Server, name: &str, mut publisher: Child, source: &Path, sent: &[String]) {
     eventually("the stream", || state(server, name)["window"]["bytes"].as_u64() > Some(0));
     let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
     let mut text = playlist(server, name);
@@ -115,6 +118,11 @@ fn follow(server: &Server, name: &str, mut publisher: Child, sent: &[String]) {
     let joined = |all: &[Vec<u8>]| [init.clone(), all.concat()].concat();
     let of_parts: Vec<Vec<u8>> = parts.iter().map(|(_, bytes)| bytes.clone()).collect();
     assert!(oracle::decode(&joined(&of_parts)) == *sent, "{name}: the parts are not the frames that were sent");
+    let (sound, sent_sound) = (packets(&joined(&of_parts), "a"), packets(&std::fs::read(source).unwrap(), "a"));
+    assert!(sound.windows(2).all(|pair| pair[0].0 < pair[1].0), "{name}: sound that stands still");
+    // In MPEG-TS each packet has a header.
+    let same = name == "ts" || sound.iter().zip(&sent_sound).all(|(received, sent)| received.1 == sent.1);
+    assert!(same && sound.len() == sent_sound.len(), "{name}: other sound");
     let segments: Vec<Vec<u8>> = names(&text, "").iter().map(|segment| bytes(server, name, segment)).collect();
     assert!(segments.len() >= 3, "{text}");
     // A segment is its parts, and all of them are the resource that grew.

@@ -6,11 +6,11 @@
 
 use super::boxes::{Broken, be32, be64, kind_at, printable};
 use super::describe;
-use super::filling::{Filling, Waiting};
+use super::filling::Filling;
 use super::fragments::FragmentTrack;
 use super::moov::{self, Movie};
 pub use super::shift::shift_times;
-use super::split::{self, Head};
+use super::split::{self, Head, Reached};
 use crate::media::cadence::{Cadence, Mark, Targets};
 use crate::media::index::Track;
 use bytes::{Bytes, BytesMut};
@@ -96,14 +96,13 @@ pub struct Arrival {
     init: Option<Arc<Init>>,
     /// A `moof` whose `mdat` has not begun, and where it stood.
     moof: Option<(Bytes, u64)>,
-    /// An `mdat` that is arriving, and fragments that wait for others.
+    /// An `mdat` that is arriving.
     filling: Option<Filling>,
-    waiting: Waiting,
     cadence: Cadence,
     /// Number of the last `moof` that was written here.
     sequence: u32,
-    /// Where each track's last fragment ended, for fragments without `tfdt`.
-    ends: Vec<i64>,
+    /// How far each track has come, for fragments without `tfdt` and sound without durations.
+    reached: Vec<Reached>,
     /// Bytes that were copied on the way.
     pub copied_bytes: u64,
 }
@@ -157,6 +156,10 @@ impl Init {
         self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"vide")
     }
 
+    pub(super) fn is_sound(&self, track: usize) -> bool {
+        self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"soun")
+    }
+
     /// The track that parts and segments are cut by: the first video, else the first of all.
     pub fn main(&self) -> usize {
         (0..self.track_count()).find(|track| self.is_video(*track)).unwrap_or(0)
@@ -188,18 +191,17 @@ impl Arrival {
             init: None,
             moof: None,
             filling: None,
-            waiting: Waiting::default(),
             cadence: Cadence::new(targets),
             sequence: 0,
-            ends: Vec::new(),
+            reached: Vec::new(),
             copied_bytes: 0,
         }
     }
 
     /// A parser for what follows an init segment that came before.
     pub fn after(init: Arc<Init>, targets: Targets) -> Self {
-        let ends = vec![0; init.track_count()];
-        Self { init: Some(init), ends, ..Self::new(targets) }
+        let reached = vec![Reached::default(); init.track_count()];
+        Self { init: Some(init), reached, ..Self::new(targets) }
     }
 
     /// Takes the next bytes of the publication and reports what became whole.
@@ -209,7 +211,7 @@ impl Arrival {
         }
         self.have += bytes.len() as u64;
         self.queue.push_back(bytes);
-        while self.fill(events)? {
+        while self.fill(events) {
             let Some((kind, size)) = self.header()? else { break };
             if &kind == b"mdat" && self.moof.is_some() {
                 self.begin_media(size)?;
@@ -241,7 +243,7 @@ impl Arrival {
         self.peek(&mut first);
         let mdat_header = if be32(&first, 0) == 1 { 16 } else { 8 };
         let head = Head { moof: &moof, moof_at, mdat_at: self.position, mdat_size: size, mdat_header };
-        let planned = split::plan(&head, &init, &mut self.ends, &mut self.cadence, &mut self.sequence);
+        let planned = split::plan(&head, &init, &mut self.reached, &mut self.cadence, &mut self.sequence);
         let planned = planned.map_err(|broken| ArrivalError {
             what: format!("{} in the moof box", broken.what),
             position: moof_at + broken.at as u64,
@@ -252,33 +254,19 @@ impl Arrival {
     }
 
     /// Moves what arrived into the open `mdat` and reports the chunks that became whole; false while it is open.
-    fn fill(&mut self, events: &mut Vec<Event>) -> Result<bool, ArrivalError> {
-        let (Some(mut filling), Some(init)) = (self.filling.take(), self.init.clone()) else { return Ok(true) };
+    fn fill(&mut self, events: &mut Vec<Event>) -> bool {
+        let Some(mut filling) = self.filling.take() else { return true };
         self.take(filling.missing().min(self.have)).into_iter().for_each(|piece| filling.push(piece));
         self.copied_bytes += std::mem::take(&mut filling.copied_bytes);
-        let mut ready = Vec::new();
-        while let Some((fragment, lone, made)) = filling.next() {
-            let taken = self.waiting.take((fragment, lone), &init, &mut self.sequence, &mut ready);
-            self.copied_bytes += made + self.broken_here(taken)?;
+        while let Some((fragment, made)) = filling.next() {
+            self.copied_bytes += made;
+            events.push(Event::Fragment(fragment));
         }
-        events.extend(ready.into_iter().map(Event::Fragment));
         let whole = filling.missing() == 0;
         if !whole {
             self.filling = Some(filling);
         }
-        Ok(whole)
-    }
-
-    /// The publication ends here: what waits comes out.
-    pub fn finish(&mut self, events: &mut Vec<Event>) {
-        let (Some(init), mut ready) = (self.init.clone(), Vec::new()) else { return };
-        // Its samples were written before, one by one.
-        self.copied_bytes += self.waiting.release(&init, &mut self.sequence, &mut ready).unwrap_or_default();
-        events.extend(ready.into_iter().map(Event::Fragment));
-    }
-
-    fn broken_here<T>(&self, outcome: Result<T, Broken>) -> Result<T, ArrivalError> {
-        outcome.map_err(|broken| ArrivalError { what: broken.what, position: self.position, kind: Wrong::Broken })
+        whole
     }
 
     /// Kind and size of the box at the front, once its header is there.
@@ -368,9 +356,8 @@ impl Arrival {
             b"moov" => {
                 let moov = self.joined(rope);
                 let init = Arc::new(Init::parse(&self.ftyp, &moov)?);
-                self.finish(events);
                 self.copied_bytes += init.bytes.len() as u64;
-                self.ends = vec![0; init.movie.traks.len()];
+                self.reached = vec![Reached::default(); init.track_count()];
                 self.init = Some(Arc::clone(&init));
                 events.push(Event::Init(init));
             }

@@ -79,7 +79,6 @@ fn fragment_of(id: u32, start: u64, samples: u32, byte: u8) -> Vec<u8> {
 fn parsed(arrival: &mut Arrival, bytes: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     arrival.push(Bytes::copy_from_slice(bytes), &mut events).expect("valid");
-    arrival.finish(&mut events);
     events
 }
 

@@ -47,15 +47,6 @@ pub(super) struct Planned {
     pub(super) keyframe: bool,
     pub(super) begins: Mark,
     pub(super) ends: Mark,
-    /// What it has of each track, where it is whole and lacks some of them.
-    pub(super) lone: Option<Vec<Own>>,
-}
-
-/// Samples of one track, and where they lie in the `mdat` box.
-#[derive(Debug)]
-pub(super) struct Own {
-    pub(super) samples: Vec<Sample>,
-    pub(super) ranges: Vec<Range<u64>>,
 }
 
 impl Planned {
@@ -70,7 +61,8 @@ struct Samples {
     tracks: Vec<Vec<Sample>>,
     /// Each of them lies in the `mdat`, and nothing else in the `moof` speaks of them.
     divisible: bool,
-    /// Viewers who join in mid-stream could not find the media as it is addressed.
+    /// The `moof` is wrong: viewers who join in mid-stream could not find the media as it is addressed, or a time was
+    /// mended.
     misplaced: bool,
 }
 
@@ -80,21 +72,27 @@ struct Cut {
     begins: Mark,
 }
 
-/// Plans the chunks of a fragment. `ends` is where each track's last fragment ended, `sequence` the number of the
-/// last chunk.
+/// How far a track has come: where its last sample ends, and how long that is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reached {
+    end: i64,
+    length: i64,
+}
+
+/// Plans the chunks of a fragment. `reached` is how far each track has come, `sequence` the number of the last chunk.
 pub(super) fn plan(
     head: &Head<'_>,
     init: &Init,
-    ends: &mut [i64],
+    reached: &mut [Reached],
     cadence: &mut Cadence,
     sequence: &mut u32,
 ) -> Result<VecDeque<Planned>, Broken> {
-    let samples = read(head, init, ends)?;
+    let samples = read(head, init, reached)?;
     let main = init.main();
     let (cuts, last) = cuts(&samples, init, main, cadence);
     let whole = !samples.divisible || (cuts.len() == 1 && !samples.misplaced);
     let mut planned = VecDeque::with_capacity(cuts.len());
-    let of_all = 0..ends.len();
+    let of_all = 0..reached.len();
     for (n, cut) in cuts.iter().enumerate() {
         let of = |track: usize| &samples.tracks[track][cut.ranges[track].clone()];
         let runs: Vec<TrackRun> = of_all.clone().filter_map(|track| run(init, track, of(track))).collect();
@@ -110,17 +108,13 @@ pub(super) fn plan(
             let (moof, mdat) = write(*sequence, init, of)?;
             (moof, mdat, ranges(of_all.clone().flat_map(of), head.mdat_at))
         };
-        let lacks = samples.divisible && cuts.len() == 1 && !runs.is_empty() && runs.len() < of_all.len();
-        let own =
-            |track: usize| Own { samples: of(track).to_vec(), ranges: self::ranges(of(track).iter(), head.mdat_at) };
-        let lone = lacks.then(|| of_all.clone().map(own).collect());
         let ends = cuts.get(n + 1).map_or(last, |next| next.begins);
-        planned.push_back(Planned { moof, mdat, ranges, runs, keyframe, begins: cut.begins, ends, lone });
+        planned.push_back(Planned { moof, mdat, ranges, runs, keyframe, begins: cut.begins, ends });
     }
     Ok(planned)
 }
 
-fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broken> {
+fn read(head: &Head<'_>, init: &Init, reached: &mut [Reached]) -> Result<Samples, Broken> {
     let body_at = if be32(head.moof, 0) == 1 { 16 } else { 8 };
     let body = head.moof.get(body_at..).unwrap_or_default();
     let tracks: Vec<FragmentTrack> = init.tracks();
@@ -136,14 +130,16 @@ fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broke
     let mut bytes = 0;
     for (n, fragment) in found.iter().enumerate() {
         let mut list: Vec<Sample> = Vec::new();
-        for sample in fragment.cursor_at(body, Place::start(ends[n]), tracks[n].video) {
+        for mut sample in fragment.cursor_at(body, Place::start(reached[n].end), tracks[n].video) {
+            samples.misplaced |= init.is_sound(n) && mend(&mut sample, reached[n]);
             let end = sample.offset.saturating_add(u64::from(sample.size));
             bounded(sample.dts, init.timescale(n))?;
             samples.divisible &= sample.offset >= media.start && end <= media.end;
             samples.divisible &= list.first().is_none_or(|first| first.description == sample.description);
             samples.divisible &= sample.dts >= 0 && (tracks[n].video || sample.cts_offset == 0);
             bytes += u64::from(sample.size);
-            ends[n] = sample.dts.saturating_add(i64::from(sample.duration));
+            let length = i64::from(sample.duration);
+            reached[n] = Reached { end: sample.dts.saturating_add(length), length };
             list.push(sample);
         }
         samples.tracks.push(list);
@@ -151,6 +147,16 @@ fn read(head: &Head<'_>, init: &Init, ends: &mut [i64]) -> Result<Samples, Broke
     // Samples that share bytes would be sent more than once.
     samples.divisible &= bytes <= media.end.saturating_sub(media.start);
     Ok(samples)
+}
+
+/// Mends a sample of sound without a duration, if it is one. Of two that it flushes together, ffmpeg writes the first
+/// so, and at the time of the second (`frag_every_frame`): it begins where the one before ended.
+fn mend(sample: &mut Sample, before: Reached) -> bool {
+    let late = sample.dts.saturating_sub(before.end).min(before.length);
+    let Some(length) = u32::try_from(late).ok().filter(|late| sample.duration == 0 && *late > 0) else { return false };
+    sample.dts -= late;
+    sample.duration = length;
+    true
 }
 
 fn bounded(dts: i64, timescale: u32) -> Result<(), Broken> {
@@ -233,7 +239,7 @@ fn cuts(samples: &Samples, init: &Init, main: usize, cadence: &mut Cadence) -> (
 }
 
 /// The samples of one track in a chunk, if there are any.
-pub(super) fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
+fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
     let start = samples.first()?.dts;
     let end = samples.iter().map(|s| s.dts.saturating_add(i64::from(s.duration))).max()?;
     let bytes = samples.iter().map(|s| u64::from(s.size)).sum();
@@ -242,11 +248,7 @@ pub(super) fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<Track
 }
 
 /// A `moof`, and the header of the `mdat` that follows it.
-pub(super) fn write<'a>(
-    sequence: u32,
-    init: &Init,
-    of: impl Fn(usize) -> &'a [Sample],
-) -> Result<(Bytes, Bytes), Broken> {
+fn write<'a>(sequence: u32, init: &Init, of: impl Fn(usize) -> &'a [Sample]) -> Result<(Bytes, Bytes), Broken> {
     let tracks = init.track_count();
     let write = |data: u32| {
         let (mut boxes, mut data) = (Boxes::new(), data);

@@ -1,6 +1,7 @@
 //! A publisher of live streams: ffmpeg over HTTP, and what the server says of the stream meanwhile.
 
 use super::client::{Connection, Response};
+use super::oracle;
 use super::server::{Server, WRITE_KEY};
 use serde_json::Value;
 use std::path::Path;
@@ -125,4 +126,11 @@ pub fn coded_frames(media: &[u8], kind: &str) -> Vec<String> {
     let text = String::from_utf8(output.stdout).unwrap();
     let sums = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(',').nth(5));
     sums.map(|sum| sum.trim().to_owned()).collect()
+}
+
+/// Time in ticks and checksum of each packet of one kind of track, in their order.
+pub fn packets(media: &[u8], kind: &str) -> Vec<(i64, String)> {
+    let seen = oracle::probe(media, &["-show_packets", "-show_data_hash", "md5", "-select_streams", kind]);
+    let packets = seen["packets"].as_array().into_iter().flatten();
+    packets.map(|packet| (packet["pts"].as_i64().unwrap(), packet["data_hash"].as_str().unwrap().to_owned())).collect()
 }

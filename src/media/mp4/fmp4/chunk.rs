@@ -18,6 +18,8 @@ use std::ops::Range;
 
 /// Samples after a keyframe that are looked at for leading pictures (16 is the most that H.264 and HEVC reorder).
 const LEADING_MAX: usize = 64;
+/// Samples of sound before the first that is presented, which decoders need to begin with.
+const PRIMING_MAX: u64 = 16;
 
 /// Which tracks go along with the leading one; hints and timecodes of the file never do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +195,17 @@ fn lead(tracks: &Tracks<'_>, start: &ChunkStart) -> Result<Pick, SeekError> {
     }
     let cts_raise = tracks.offset_shift(start.track);
     let media_time = zero.saturating_sub(key.dts).saturating_add(cts_raise);
-    Ok(Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_raise, media_time })
+    let pick = Pick { track: start.track, first: key.index, skipped, dts_shift: key.dts, cts_raise, media_time };
+    let is_first = |media: MediaTrack<'_>| &media.handler == b"soun" && key.dts <= media.edit_media_time;
+    if tracks.get(start.track).is_some_and(is_first) { primed(tracks, pick) } else { Ok(pick) }
+}
+
+/// The same with the sound in front of it, if that is what a decoder begins with: hidden by an edit, as in the file.
+fn primed(tracks: &Tracks<'_>, pick: Pick) -> Result<Pick, SeekError> {
+    let first = tracks.samples(pick.track, 0).next().transpose()?;
+    let Some(first) = first.filter(|_| (1..=PRIMING_MAX).contains(&pick.first)) else { return Ok(pick) };
+    let hidden = pick.dts_shift.saturating_sub(first.dts);
+    Ok(Pick { first: 0, dts_shift: first.dts, media_time: pick.media_time.saturating_add(hidden), ..pick })
 }
 
 /// Another track from the chunk's start on.
@@ -208,7 +220,10 @@ fn beside(
     let Some(moment) = tracks.media_ticks(track, zero) else { return Ok(None) };
     let pick = match (&media.handler, along) {
         // From the first sample that begins with the chunk or later.
-        (b"soun", _) => Pick::at(track, tracks.sample_at_or_after(track, moment)?, moment),
+        (b"soun", _) => {
+            let pick = Pick::at(track, tracks.sample_at_or_after(track, moment)?, moment);
+            if lead.first == 0 { primed(tracks, pick)? } else { pick }
+        }
         (b"vide", Along::All) => pictures(tracks, track, moment)?,
         // From the sample that is shown when the chunk begins.
         (b"text" | b"sbtl" | b"subt" | b"clcp" | b"meta", Along::All) => {
