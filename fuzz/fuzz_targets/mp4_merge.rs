@@ -102,7 +102,8 @@ impl Session {
             let Event::Fragment(fragment) = event else { continue };
             let whole: Vec<u8> = fragment.rope.concat();
             assert_eq!(whole.len() as u64, fragment.len);
-            let size = |at: usize| u64::from(u32::from_be_bytes([whole[at], whole[at + 1], whole[at + 2], whole[at + 3]]));
+            let size =
+                |at: usize| u64::from(u32::from_be_bytes([whole[at], whole[at + 1], whole[at + 2], whole[at + 3]]));
             // Weir's own, with 32-bit sizes.
             assert_eq!(&whole[4..8], b"moof");
             let mdat = size(0) as usize;
