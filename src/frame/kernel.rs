@@ -40,7 +40,8 @@ pub fn dot_product_vectorised(left: &[f32], right: &[f32]) -> Result<f32, Unequa
     let (left, left_rest) = left.as_chunks::<LANES>();
     let (right, right_rest) = right.as_chunks::<LANES>();
     for (a, b) in left.iter().zip(right) {
-        // Not by zipped iterators: where their making is not inlined, the lanes are kept in memory, dearer than a plain loop.
+        // Not by zipped iterators: where their making is not inlined, the lanes are kept in memory, dearer than a plain
+        // loop.
         lanes = std::array::from_fn(|n| lanes[n] + a[n] * b[n]);
     }
     let rest: f32 = left_rest.iter().zip(right_rest).map(|(a, b)| a * b).sum();
