@@ -75,9 +75,9 @@ fn who_is_silent_for_five_seconds_may_be_replaced() {
     let (init, parts) = fragments(&media(2, &BY_KEYFRAME));
     let whole = [&init[..], &parts.concat()].concat();
     let mut silent = Chunked::begin(&server, "/live/cam");
+    let begun = Instant::now();
     silent.send(&whole);
     received(&server, "cam", whole.len());
-    let begun = Instant::now();
     let mut refused = 0;
     loop {
         let mut second = Chunked::begin(&server, "/live/cam");
@@ -247,7 +247,7 @@ fn recordings_go_at_their_age() {
 
 #[test]
 fn a_server_that_stops_ends_its_streams_and_keeps_what_came() {
-    let mut server = Server::builder().argument("--drain-limit", "10 s").start();
+    let mut server = Server::builder().argument("--drain-limit", "25 s").start();
     let whole = media(6, &BY_KEYFRAME);
     let mut publisher = Chunked::begin(&server, "/live/cam");
     publisher.send(&whole);
@@ -260,7 +260,7 @@ fn a_server_that_stops_ends_its_streams_and_keeps_what_came() {
         std::thread::sleep(Duration::from_millis(300));
         let begun = Instant::now();
         assert!(server.terminate().success(), "exit code 0");
-        assert!(begun.elapsed() < Duration::from_secs(9), "{:?}: the deadline was needed", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}: the deadline was needed", begun.elapsed());
         let (viewer, held) = (viewer.join().unwrap(), held.join().unwrap());
         assert!(viewer.complete && oracle::decode(&viewer.body) == oracle::decode(&whole), "viewers get all of it");
         assert!(matches!(held.status, 200 | 503), "{held:?}");

@@ -115,10 +115,10 @@ fn who_takes_nothing_is_dropped_at_the_stall_limit() {
     // More than a part: the end of one is known by the beginning of the next.
     publisher.send(&noise[..4 << 20]);
     eventually("parts", || state(&server, "cam")["window"]["bytes"].as_u64() > Some(0));
+    let begun = Instant::now();
     let stuck = slow_viewer(&server, "cam");
     eventually("a viewer", || state(&server, "cam")["viewers"] == 1);
     let mut pieces = noise[4 << 20..].chunks(16 << 10);
-    let begun = Instant::now();
     eventually("nobody", || {
         // Something to write is always there, and the publisher is not silent.
         pieces.next().into_iter().for_each(|piece| publisher.send(piece));
