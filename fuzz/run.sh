@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-20}
 shift || true
-all=(range conditional query timecode mp4_index mp4_arrival ts_index index_entry frame)
+all=(range conditional query timecode mp4_index mp4_arrival mp4_merge ts_index index_entry frame)
 targets=("$@")
 [ $# -eq 0 ] && targets=("${all[@]}")
 binaries=()
@@ -18,7 +18,7 @@ run_one() {
     case $target in
         range | conditional | timecode) options+=(-max_len=1024) ;;
         query) options+=(-max_len=9000) ;;
-        mp4_index | mp4_arrival | index_entry) options+=(-dict=dictionaries/mp4.dict) ;;
+        mp4_index | mp4_arrival | mp4_merge | index_entry) options+=(-dict=dictionaries/mp4.dict) ;;
     esac
     mkdir -p "target/corpus/$target" "artifacts/$target"
     if target/x86_64-unknown-linux-gnu/release/"$target" "${options[@]}" -max_total_time="$seconds" \

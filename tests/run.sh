@@ -96,6 +96,7 @@ install_tools() {
     command -v npm >/dev/null || packages+=(npm)
     command -v valgrind >/dev/null || packages+=(valgrind)
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || packages+=(libfaketime)
     browser >/dev/null || packages+=(chromium)
     [ -f /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || packages+=(fonts-dejavu-core)
     if [ "${#packages[@]}" -gt 0 ]; then

@@ -23,6 +23,7 @@ pub mod frame {
     pub mod encode;
     pub mod enhance;
     pub mod error;
+    pub mod exif;
     mod h264;
     mod hevc;
     pub mod image;

@@ -12,6 +12,7 @@ use crate::media::index::Track;
 use crate::media::mp4::arrival::Wrong;
 use crate::net::Conn;
 use crate::profile::{site, spawned};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
@@ -83,12 +84,22 @@ async fn receive(mut call: Call) -> Answer {
     let name = name(&call)?.to_owned();
     let edge = Arc::clone(&call.edge);
     let mut intake = Intake::new(&edge.streams, Arc::clone(&call.conn.traffic), name.clone(), call.conn.peer);
-    while let Some(bytes) = call.next_bytes().await? {
+    while let Some(bytes) = next(&mut call).await? {
         intake.push(bytes).await.map_err(publish_problem)?;
     }
     intake.end().await.map_err(publish_problem)?;
     stored(&call, &name).await;
     Ok(empty(StatusCode::OK))
+}
+
+/// The next bytes of a publisher. Streams end when the server drains: who has nothing to send would only hold it up.
+pub(super) async fn next(call: &mut Call) -> Result<Option<Bytes>, Problem> {
+    let edge = Arc::clone(&call.edge);
+    tokio::select! {
+        biased;
+        bytes = call.next_bytes() => bytes,
+        () = edge.drain.cancelled() => Err(Problem::unavailable("the server stops; publish again when it is back", 5)),
+    }
 }
 
 /// Who ended a stream is answered when its recording is a video, if that does not take long.

@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Sleep;
@@ -63,7 +64,10 @@ impl LiveBody {
                         return Poll::Ready(Some(bytes));
                     }
                 }
-                Next::Part(part) => self.part = Some((part, 0)),
+                Next::Part(part) => {
+                    self.conn.traffic.copied.fetch_add(self.cursor.take_copied_bytes(), Relaxed);
+                    self.part = Some((part, 0));
+                }
                 Next::End => self.ended = true,
             }
         }

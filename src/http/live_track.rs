@@ -80,7 +80,7 @@ async fn receive(mut call: Call) -> Answer {
     // A body of a known length is a segment. A chunked one may be the whole track.
     let may_end = call.headers.contains_key(TRANSFER_ENCODING);
     let mut intake = None;
-    while let Some(bytes) = call.next_bytes().await? {
+    while let Some(bytes) = live::next(&mut call).await? {
         // A probe without a byte publishes nothing.
         let intake = match &mut intake {
             Some(intake) => intake,

@@ -3,6 +3,7 @@
 use super::arrival::Init;
 use super::stream::{State, Stream};
 use super::window::{Part, Window};
+use crate::media::ts::rope::{Marker, Rope};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
@@ -15,6 +16,9 @@ pub struct Cursor {
     init: Option<Arc<Init>>,
     back_us: Option<i64>,
     lags: u32,
+    /// What of MPEG-TS must still be marked since the last skip.
+    marker: Marker,
+    copied_bytes: u64,
 }
 
 /// What a viewer gets next.
@@ -28,7 +32,12 @@ pub enum Next {
 
 impl Cursor {
     pub(super) fn new(stream: Arc<Stream>, id: u64, back_us: Option<i64>) -> Self {
-        Self { stream, id, next: None, init: None, back_us, lags: 0 }
+        Self { stream, id, next: None, init: None, back_us, lags: 0, marker: Marker::default(), copied_bytes: 0 }
+    }
+
+    /// Bytes that were written anew since the last call.
+    pub fn take_copied_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.copied_bytes)
     }
 
     /// The next thing to send; pending until there is one.
@@ -58,7 +67,7 @@ impl Cursor {
             Some(_) if self.lags > self.stream.config.lags_max => Poll::Ready(Next::End),
             Some(_) => {
                 self.next = Some(part.number + 1);
-                Poll::Ready(Next::Part(part))
+                Poll::Ready(Next::Part(self.marked(part)))
             }
         }
     }
@@ -76,9 +85,24 @@ impl Cursor {
         if window.first().is_some_and(|first| first.number > next) {
             self.lags += 1;
             self.stream.lagged.fetch_add(1, Relaxed);
-            return window.newest_keyframe().cloned();
+            let newest = window.newest_keyframe().cloned();
+            if let Some(Init::Ts(init)) = newest.as_ref().map(|part| &*part.init) {
+                self.marker = Marker::new(init.pids());
+            }
+            return newest;
         }
         window.get(next).cloned()
+    }
+
+    /// A part behind a gap says so in its packets; fragments of MP4 do by their times.
+    fn marked(&mut self, part: Arc<Part>) -> Arc<Part> {
+        if self.marker.is_done() {
+            return part;
+        }
+        let mut rope = Rope::of(part.rope.clone());
+        self.copied_bytes += self.marker.mark(&mut rope);
+        let len = rope.len();
+        Arc::new(Part { len, rope: rope.into_pieces(), ..Part::clone(&part) })
     }
 }
 

@@ -7,11 +7,11 @@ use super::meter::Share;
 use super::numbers::Kept;
 use super::stream::{Inner, PublishError, Publisher, State, Stream};
 use super::times::{shift_us, shifts, span_us};
-use crate::media::cadence::Mark;
+use crate::media::cadence::{Mark, jumps};
 use crate::media::mp4::arrival::{Fragment, TrackRun, shift_times};
 use crate::media::time::ticks_to_us;
 use crate::media::ts::arrival as ts;
-use crate::media::ts::rope::mark_discontinuity;
+use crate::media::ts::rope::Marker;
 use bytes::Bytes;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
@@ -28,11 +28,11 @@ pub struct Publication {
 
 /// How a publication goes on where the stream stands; worked out at its first part.
 enum Joined {
-    /// What is added to each track's decode times.
-    Mp4 { shifts: Vec<(u32, i64)> },
-    /// What is added to the times of parts, which is not written into them; PIDs that are not marked yet, and for how
-    /// many parts they are looked for.
-    Ts { shift_us: i64, unmarked: Vec<u16>, patience: u32 },
+    /// What is added to each track's decode times; start and end, in its own time, of what came last of the track that
+    /// is cut.
+    Mp4 { shifts: Vec<(u32, i64)>, last_us: Option<(i64, i64)> },
+    /// What is added to the times of parts, which is not written into them; what must still be marked.
+    Ts { shift_us: i64, marker: Marker },
 }
 
 /// A part before it has its place in the stream.
@@ -83,9 +83,9 @@ impl Publication {
     /// Notes that the publisher is still there, between two fragments.
     pub fn alive(&self, bytes: u64) {
         let mut inner = self.stream.lock();
-        inner.last_byte = Instant::now();
         inner.received_bytes += bytes;
         if inner.epoch == self.epoch && inner.state != State::Ended {
+            inner.last_byte = Instant::now();
             inner.left = None;
             inner.state = State::Live;
             inner.publisher.get_or_insert_with(|| self.publisher.clone());
@@ -121,6 +121,7 @@ impl Publication {
         if fragment.runs.is_empty() {
             return Ok(0);
         }
+        let joined = self.joined.take();
         let stream = Arc::clone(&self.stream);
         let mut inner = self.inner()?;
         let first_of_all = inner.next.part == stream.start().part;
@@ -129,24 +130,26 @@ impl Publication {
             return Ok(0);
         }
         let changed = inner.changes(&current);
-        let discontinuity = !first_of_all && (changed || self.joined.is_none());
-        let (end_us, mut new) = (inner.end_us, None);
-        let shifts = match &self.joined {
-            Some(Joined::Mp4 { shifts }) if !changed => shifts,
-            _ => {
-                inner.discontinuities += u64::from(!first_of_all);
-                new.insert(shifts(&fragment, init, end_us, first_of_all))
-            }
+        let leading = fragment.runs.iter().find(|run| run.track == init.main()).copied();
+        let own_us = leading.map(|run| span_us(&[run], init, &[]));
+        let (known, last_us) = match joined {
+            Some(Joined::Mp4 { shifts, last_us }) => (Some(shifts), last_us),
+            _ => (None, None),
         };
+        let jumped = last_us.zip(own_us).is_some_and(|(last_us, own_us)| jumps(last_us, own_us.0));
+        let known = known.filter(|_| !changed && !jumped);
+        let discontinuity = !first_of_all && known.is_none();
+        inner.discontinuities += u64::from(discontinuity);
+        let shifts = known.unwrap_or_else(|| shifts(&fragment, init, inner.end_us, first_of_all));
         let mut copied = 0;
         if shifts.iter().any(|(_, shift)| *shift != 0) {
-            fragment.rope[0] = shift_times(&fragment.rope[0], shifts)?;
+            fragment.rope[0] = shift_times(&fragment.rope[0], &shifts)?;
             copied = fragment.rope[0].len() as u64;
         }
-        let (start_us, end_us) = span_us(&fragment.runs, init, shifts);
-        let leading = fragment.runs.iter().find(|run| run.track == init.main()).map(std::slice::from_ref);
-        let leading_us = leading.map(|run| span_us(run, init, shifts));
+        let (start_us, end_us) = span_us(&fragment.runs, init, &shifts);
+        let leading_us = leading.map(|run| span_us(&[run], init, &shifts));
         let Fragment { rope, len, runs, keyframe, begins, ends } = fragment;
+        let (rope, joined_bytes) = joined_if_short(rope, len);
         let cut = Cut { leading_us, discontinuity, begins, ends };
         let share = |run: &TrackRun| Share {
             track: init.track_id(run.track),
@@ -157,15 +160,11 @@ impl Publication {
         let piece = Piece { rope, len, start_us, end_us, keyframe, cut, shares };
         stream.append(&mut inner, piece, current.clone());
         drop(inner);
-        if let Some(shifts) = new {
-            self.joined = Some(Joined::Mp4 { shifts });
-        }
-        Ok(copied)
+        self.joined = Some(Joined::Mp4 { shifts, last_us: own_us.or(last_us) });
+        Ok(copied + joined_bytes)
     }
 
     fn part(&mut self, mut part: ts::Part) -> Result<u64, PublishError> {
-        /// Parts in which streams that send seldom are looked for.
-        const PATIENCE: u32 = 20;
         let Some(current) = self.init.clone() else { return Ok(0) };
         let Init::Ts(init) = &*current else { return Ok(0) };
         let mut joined = self.joined.take();
@@ -179,24 +178,22 @@ impl Publication {
                 // Nothing could be decoded from it.
                 return Ok(0);
             }
-            let unmarked = if first_of_all { Vec::new() } else { init.pids() };
+            let marker = if first_of_all { Marker::default() } else { Marker::new(init.pids()) };
             let shift_us = shift_us(part.start_us, inner.end_us, first_of_all);
             inner.discontinuities += u64::from(!first_of_all);
-            joined = Some(Joined::Ts { shift_us, unmarked, patience: PATIENCE });
+            joined = Some(Joined::Ts { shift_us, marker });
         } else {
             inner.discontinuities += u64::from(changed || part.jump);
         }
         let mut copied = 0;
         let mut shift = 0;
-        if let Some(Joined::Ts { shift_us, unmarked, patience }) = &mut joined {
+        if let Some(Joined::Ts { shift_us, marker }) = &mut joined {
             shift = *shift_us;
-            if *patience > 0 && !unmarked.is_empty() {
-                *patience -= 1;
-                copied = mark_discontinuity(&mut part.rope, unmarked);
-            }
+            copied = marker.mark(&mut part.rope);
         }
         let (start_us, end_us) = (part.start_us.saturating_add(shift), part.end_us.saturating_add(shift));
-        let (len, rope) = (part.rope.len(), part.rope.into_pieces());
+        let len = part.rope.len();
+        let (rope, joined_bytes) = joined_if_short(part.rope.into_pieces(), len);
         let leading_us = Some((start_us, end_us));
         let cut = Cut { leading_us, discontinuity, begins: part.begins, ends: part.ends };
         let share = |(pid, bytes)| Share { track: u32::from(pid), bytes, samples: None };
@@ -205,7 +202,7 @@ impl Publication {
         stream.append(&mut inner, piece, current.clone());
         drop(inner);
         self.joined = joined;
-        Ok(copied)
+        Ok(copied + joined_bytes)
     }
 
     /// The publisher said that this was all: the stream ends.
@@ -213,6 +210,18 @@ impl Publication {
         self.finished = true;
         self.stream.end();
     }
+}
+
+/// Joins buffers that are so short that to keep and to send each of them, to every viewer, costs more than to copy them
+/// once. Gives the bytes that were copied.
+fn joined_if_short(rope: Vec<Bytes>, len: u64) -> (Vec<Bytes>, u64) {
+    const BUFFERS_MIN: u64 = 32;
+    const SHORT: u64 = 256;
+    let buffers = rope.len() as u64;
+    if buffers < BUFFERS_MIN || len / buffers >= SHORT {
+        return (rope, 0);
+    }
+    (vec![rope.concat().into()], len)
 }
 
 impl Drop for Publication {

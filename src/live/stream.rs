@@ -180,7 +180,10 @@ impl Stream {
 
     /// Ends the stream for every viewer.
     pub fn end(&self) {
-        let mut inner = self.lock();
+        self.end_locked(&mut self.lock());
+    }
+
+    fn end_locked(&self, inner: &mut Inner) {
         if inner.state != State::Ended {
             inner.state = State::Ended;
             inner.segments.end();
@@ -226,12 +229,11 @@ impl Stream {
         if inner.state == State::Live && inner.left.is_some_and(|left| left.elapsed() >= SILENT) {
             (inner.state, inner.publisher) = (State::Waiting, None);
         }
-        let ended = inner.state == State::Ended;
-        drop(inner);
         if gone {
-            self.end();
+            // Under the same lock: a publisher that returns now finds a stream that has ended, or one that goes on.
+            self.end_locked(&mut inner);
         }
-        gone || ended
+        inner.state == State::Ended
     }
 
     /// A cursor at the newest keyframe, or `back` microseconds before the end.

@@ -5,18 +5,20 @@
 use crate::media::mp4::arrival::{Fragment, Init, TrackRun};
 use crate::media::time::ticks_to_us;
 
+/// A clock that is further ahead than this is another one.
+const AHEAD_US: i64 = 60_000_000;
+
 /// What each track's times are moved by, so that the publication goes on where the stream stands. A stream's first
 /// publication keeps its times.
 pub(super) fn shifts(fragment: &Fragment, init: &Init, end_us: i64, first_of_all: bool) -> Vec<(u32, i64)> {
     let earliest_us = fragment.runs.iter().map(|run| ticks_to_us(run.start, run.timescale)).min().unwrap_or(0);
-    let move_us = if first_of_all || earliest_us >= end_us { 0 } else { end_us - earliest_us };
+    let move_us = shift_us(earliest_us, end_us, first_of_all);
     init.timescales().map(|(id, timescale)| (id, us_to_ticks(move_us, timescale))).collect()
 }
 
-/// The same for parts of MPEG-TS, whose own timestamps stay as they are.
+/// The same for parts of MPEG-TS, whose own timestamps stay as they are. A publication that is a little ahead was away
+/// for so long.
 pub(super) fn shift_us(start_us: i64, end_us: i64, first_of_all: bool) -> i64 {
-    /// A clock that is further ahead than this is another one.
-    const AHEAD_US: i64 = 60_000_000;
     let on_time = (0..=AHEAD_US).contains(&start_us.saturating_sub(end_us));
     if first_of_all || on_time { 0 } else { end_us.saturating_sub(start_us) }
 }

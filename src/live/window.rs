@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The smallest unit that viewers get.
+#[derive(Clone)]
 pub struct Part {
     /// Counts on from the streams of the same name before.
     pub number: u64,

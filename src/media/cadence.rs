@@ -52,14 +52,22 @@ impl Unit {
     }
 }
 
+/// Whether time jumped between something that lasted from `start_us` to `end_us` and what begins at `next_us`.
+pub fn jumps((start_us, end_us): (i64, i64), next_us: i64) -> bool {
+    /// A clock that is further ahead than this was set.
+    const AHEAD_US: i64 = 10_000_000;
+    next_us < start_us || next_us.saturating_sub(end_us) > AHEAD_US
+}
+
 /// Counts along with the samples of the track that is cut: video, where there is some.
 #[derive(Clone, Debug)]
 pub struct Cadence {
     targets: Targets,
     /// Start of the open segment; none before the first sample.
     segment: Option<i64>,
-    /// Start of the open part, and end of its last sample.
+    /// Start of the open part, and start and end of its last sample.
     part: i64,
+    start: i64,
     end: i64,
     /// Start of the last keyframe, and the distance of the last two.
     keyframe: Option<i64>,
@@ -70,11 +78,17 @@ pub struct Cadence {
 
 impl Cadence {
     pub fn new(targets: Targets) -> Self {
-        Self { targets, segment: None, part: 0, end: 0, keyframe: None, gop: 0, ended: Mark::Nothing }
+        Self { targets, segment: None, part: 0, start: 0, end: 0, keyframe: None, gop: 0, ended: Mark::Nothing }
     }
 
     pub fn targets(&self) -> Targets {
         self.targets
+    }
+
+    /// Whether the publisher's clock jumped between the last unit and this one: back behind the beginning of that, or
+    /// far ahead of its end.
+    pub fn jumps(&self, unit: Unit) -> bool {
+        self.segment.is_some() && jumps((self.start, self.end), unit.start_us)
     }
 
     /// Takes the next unit; says what begins with it. `jump`: the publisher's clock jumped before it.
@@ -90,7 +104,7 @@ impl Cadence {
         if mark != Mark::Nothing {
             self.part = unit.start_us;
         }
-        self.end = unit.end_us;
+        (self.start, self.end) = (unit.start_us, unit.end_us);
         self.ended = Mark::Nothing;
         mark
     }

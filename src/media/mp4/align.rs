@@ -18,7 +18,7 @@ const HOLD: Duration = Duration::from_secs(1);
 /// Bytes that may wait.
 const WAITING_MAX: u64 = 64 << 20;
 /// Sources of one stream.
-const SOURCES_MAX: usize = 16;
+pub(super) const SOURCES_MAX: usize = 16;
 /// What was sent before is known this far back, in microseconds.
 const KNOWN_US: i64 = 60_000_000;
 /// Sources that begin anew within this time of each other go on from the same moment.

@@ -257,6 +257,7 @@ impl Arrival {
     fn fill(&mut self, events: &mut Vec<Event>) -> bool {
         let Some(mut filling) = self.filling.take() else { return true };
         self.take(filling.missing().min(self.have)).into_iter().for_each(|piece| filling.push(piece));
+        self.copied_bytes += std::mem::take(&mut filling.copied_bytes);
         while let Some((fragment, made)) = filling.next() {
             self.copied_bytes += made;
             events.push(Event::Fragment(fragment));
@@ -454,7 +455,8 @@ pub(super) mod tests {
             let seen = arrive(buffers);
             let same = seen.init.bytes == expected.init.bytes && seen.fragments == expected.fragments;
             assert!(same, "buffers of {size} bytes");
-            assert!(seen.copied_bytes < 60_000, "{} bytes copied: more than heads", seen.copied_bytes);
+            let media = if size < 64 { whole.len() as u64 } else { 0 };
+            assert!(seen.copied_bytes < 60_000 + media, "{} bytes copied: more than heads", seen.copied_bytes);
         }
     }
 

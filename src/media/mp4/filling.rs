@@ -8,6 +8,10 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+/// Bytes of a piece that is not kept alone, and how many of them are.
+const SHORT: usize = 64;
+const SHORT_MAX: usize = 256;
+
 /// An `mdat` box that is arriving.
 pub(super) struct Filling {
     /// The chunks of it that are still to come.
@@ -16,11 +20,15 @@ pub(super) struct Filling {
     pieces: Vec<(u64, Bytes)>,
     got: u64,
     size: u64,
+    /// How many of the last pieces are short.
+    short: usize,
+    /// Bytes of short pieces that were joined.
+    pub(super) copied_bytes: u64,
 }
 
 impl Filling {
     pub(super) fn new(planned: VecDeque<Planned>, size: u64) -> Self {
-        Self { planned, pieces: Vec::new(), got: 0, size }
+        Self { planned, pieces: Vec::new(), got: 0, size, short: 0, copied_bytes: 0 }
     }
 
     /// Bytes that are still to come.
@@ -31,7 +39,21 @@ impl Filling {
     pub(super) fn push(&mut self, piece: Bytes) {
         let at = self.got;
         self.got += piece.len() as u64;
+        self.short = if piece.len() < SHORT { self.short + 1 } else { 0 };
         self.pieces.push((at, piece));
+        if self.short == SHORT_MAX {
+            self.join_short();
+        }
+    }
+
+    /// Joins the last pieces: kept one by one they would take more memory than their bytes.
+    fn join_short(&mut self) {
+        let short = self.pieces.split_off(self.pieces.len() - self.short);
+        let Some(at) = short.first().map(|(at, _)| *at) else { return };
+        let whole: Vec<u8> = short.iter().flat_map(|(_, piece)| piece.iter().copied()).collect();
+        self.copied_bytes += whole.len() as u64;
+        self.pieces.push((at, whole.into()));
+        self.short = 0;
     }
 
     /// Runs of bytes that are there.

@@ -61,11 +61,11 @@ pub(super) fn init<'a>(inits: impl Iterator<Item = (&'a Init, &'a [u32])> + Clon
             b.zeros(8);
             b.u32(scale);
             b.u32(0);
-            // Rate 1, volume 1, and the matrix of no change.
+            // Rate 1, volume 1.
             b.u32(0x0001_0000);
             b.u16(0x0100);
             b.zeros(10);
-            [0x0001_0000, 0, 0, 0, 0x0001_0000, 0, 0, 0, 0x4000_0000].iter().for_each(|n| b.u32(*n));
+            b.matrix();
             b.zeros(24);
             b.u32(next_id);
         });

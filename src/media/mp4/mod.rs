@@ -18,6 +18,8 @@ pub(crate) mod fmp4;
 pub(crate) mod fragments;
 pub(crate) mod frames;
 mod merge;
+#[cfg(test)]
+mod merge_test;
 pub(crate) mod moov;
 pub(crate) mod nal;
 pub(crate) mod order;

@@ -11,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 pub fn shift_times(moof: &Bytes, shifts: &[(u32, i64)]) -> Result<Bytes, ArrivalError> {
     let failed = |broken: Broken| ArrivalError { what: broken.what, position: broken.at as u64, kind: Wrong::Broken };
     let mut copy = BytesMut::from(&moof[..]);
-    for child in children(moof, 8..moof.len()) {
+    let header = if be32(moof, 0) == 1 { 16 } else { 8 };
+    for child in children(moof, header..moof.len()) {
         let child = child.map_err(failed)?;
         if &child.kind != b"traf" {
             continue;

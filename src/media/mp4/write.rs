@@ -20,6 +20,11 @@ impl Boxes {
         self.bytes[start..start + 4].copy_from_slice(&size.to_be_bytes());
     }
 
+    /// The matrix of no change (§6.2.2), 16.16 and 2.30 fixed point.
+    pub(crate) fn matrix(&mut self) {
+        [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000].iter().for_each(|value| self.u32(*value));
+    }
+
     /// A box with version and flags.
     pub(crate) fn full(&mut self, kind: &[u8; 4], version: u8, flags: u32, inner: impl FnOnce(&mut Self)) {
         self.boxed(kind, |b| {

@@ -1,6 +1,6 @@
 //! A run of bytes that lies in several buffers: cut and patched without joining it.
 //!
-//! PURE. Must not know what the bytes mean, but for [`mark_discontinuity`], which knows packet headers.
+//! PURE. Must not know what the bytes mean, but for [`Marker`], which knows packet headers.
 
 use super::packet::PACKET;
 use bytes::{Bytes, BytesMut};
@@ -30,6 +30,11 @@ impl Rope {
     pub fn append(&mut self, other: Self) {
         self.len += other.len;
         self.pieces.extend(other.pieces);
+    }
+
+    pub fn of(pieces: Vec<Bytes>) -> Self {
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces, len }
     }
 
     pub fn into_pieces(self) -> Vec<Bytes> {
@@ -75,10 +80,40 @@ impl Rope {
     }
 }
 
+/// Marks each stream of a program where it occurs first behind a gap.
+#[derive(Default)]
+pub struct Marker {
+    unmarked: Vec<u16>,
+    /// For how many parts more they are looked for.
+    patience: u32,
+}
+
+impl Marker {
+    pub fn new(pids: Vec<u16>) -> Self {
+        /// Parts in which streams that send seldom are looked for.
+        const PATIENCE: u32 = 20;
+        Self { unmarked: pids, patience: PATIENCE }
+    }
+
+    /// Whether there is nothing more to mark.
+    pub fn is_done(&self) -> bool {
+        self.patience == 0 || self.unmarked.is_empty()
+    }
+
+    /// Marks what occurs in a part; gives the bytes that were written.
+    pub fn mark(&mut self, rope: &mut Rope) -> u64 {
+        if self.is_done() {
+            return 0;
+        }
+        self.patience -= 1;
+        mark_discontinuity(rope, &mut self.unmarked)
+    }
+}
+
 /// Sets `discontinuity_indicator` (ISO/IEC 13818-1 §2.4.3.5) where each of `pids` occurs first in a rope of whole
 /// packets, and takes it off the list. A packet with an adaptation field is replaced by a changed copy; in front of one
 /// without, a packet is put that has nothing else. Gives the bytes that were written.
-pub fn mark_discontinuity(rope: &mut Rope, pids: &mut Vec<u16>) -> u64 {
+fn mark_discontinuity(rope: &mut Rope, pids: &mut Vec<u16>) -> u64 {
     let mut found = Vec::new();
     for (at, head) in rope.heads() {
         if pids.is_empty() {

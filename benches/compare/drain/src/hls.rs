@@ -15,6 +15,7 @@ use crate::stats::{Latencies, Object};
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ struct Load<'a> {
     host: String,
     base: &'a str,
     clients: Vec<Client>,
-    poller: Poller,
+    poller: Rc<Poller>,
     buffer: Vec<u8>,
     bytes: u64,
     parts: u64,
@@ -102,7 +103,7 @@ impl<'a> Load<'a> {
     /// `playlist` is a path; parts lie beside it.
     fn open(addr: SocketAddr, playlist: &'a str, count: usize) -> Result<Self, String> {
         let base = playlist.rsplit_once('/').map_or("", |(base, _)| base);
-        let poller = Poller::new().map_err(|error| error.to_string())?;
+        let poller = Rc::new(Poller::new().map_err(|error| error.to_string())?);
         let (buffer, delays, host) = (vec![0; BUFFER_BYTES], Latencies::default(), addr.to_string());
         let clients = Vec::with_capacity(count);
         let mut load =
@@ -124,15 +125,7 @@ impl<'a> Load<'a> {
     }
 
     fn run_for(&mut self, seconds: f64, sent: &Sent) -> Result<(), String> {
-        let end = Instant::now() + Duration::from_secs_f64(seconds);
-        let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 256];
-        while Instant::now() < end {
-            let ready = self.poller.wait(&mut events, 10).map_err(|error| error.to_string())?;
-            for event in &events[..ready] {
-                self.readable(usize::try_from(event.u64).unwrap_or(usize::MAX), sent)?;
-            }
-        }
-        Ok(())
+        Rc::clone(&self.poller).run_for(seconds, |index| self.readable(index, sent))
     }
 
     fn readable(&mut self, index: usize, sent: &Sent) -> Result<(), String> {

@@ -12,6 +12,7 @@ use crate::stats::{Latencies, Object};
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ struct Viewer {
 }
 
 struct Watch {
-    poller: Poller,
+    poller: Rc<Poller>,
     viewers: Vec<Option<Viewer>>,
     buffer: Vec<u8>,
     bytes: u64,
@@ -140,7 +141,7 @@ fn stall(addr: SocketAddr, path: &str, count: usize) -> Result<Vec<TcpStream>, S
 
 impl Watch {
     fn open(addr: SocketAddr, path: &str, count: usize) -> Result<Self, String> {
-        let poller = Poller::new().map_err(|error| error.to_string())?;
+        let poller = Rc::new(Poller::new().map_err(|error| error.to_string())?);
         let mut viewers = Vec::with_capacity(count);
         let every = if count <= WATCHING_MAX { 1 } else { WATCHING_EVERY };
         for index in 0..count {
@@ -154,15 +155,7 @@ impl Watch {
     }
 
     fn run_for(&mut self, seconds: f64, sent: &Sent) -> Result<(), String> {
-        let end = Instant::now() + Duration::from_secs_f64(seconds);
-        let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 256];
-        while Instant::now() < end {
-            let ready = self.poller.wait(&mut events, 10).map_err(|error| error.to_string())?;
-            for event in &events[..ready] {
-                self.readable(usize::try_from(event.u64).unwrap_or(usize::MAX), sent)?;
-            }
-        }
-        Ok(())
+        Rc::clone(&self.poller).run_for(seconds, |index| self.readable(index, sent))
     }
 
     fn readable(&mut self, index: usize, sent: &Sent) -> Result<(), String> {

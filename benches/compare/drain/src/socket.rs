@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 /// Parses an address and refuses anything but loopback: this client is a load generator.
 pub fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -69,6 +70,23 @@ impl Poller {
         }
         // SAFETY: as above; it is valid and ours.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Calls `readable` with the token of each socket that can be read, for some time.
+    pub fn run_for(
+        &self,
+        seconds: f64,
+        mut readable: impl FnMut(usize) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let end = Instant::now() + Duration::from_secs_f64(seconds);
+        let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 256];
+        while Instant::now() < end {
+            let ready = self.wait(&mut events, 10).map_err(|error| error.to_string())?;
+            for event in &events[..ready] {
+                readable(usize::try_from(event.u64).unwrap_or(usize::MAX))?;
+            }
+        }
+        Ok(())
     }
 
     pub fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {

@@ -33,8 +33,6 @@ pub(crate) struct TrackHeader<'a> {
 const MOVIE_TIMESCALE: u32 = 1000;
 /// "und" in packed ISO 639-2/T.
 const UNDETERMINED: u16 = 0x55c4;
-/// The unity matrix (§6.2.2), 16.16 and 2.30 fixed point.
-const UNITY: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
 
 pub(super) fn segment(header: &Header<'_>) -> Vec<u8> {
     let mut out = Boxes::new();
@@ -75,16 +73,10 @@ fn movie_header(b: &mut Boxes, header: &Header<'_>) {
         b.u32(0x1_0000);
         b.u16(0x100);
         b.zeros(10);
-        matrix(b);
+        b.matrix();
         b.zeros(24);
         b.u32(last.saturating_add(1));
     });
-}
-
-fn matrix(b: &mut Boxes) {
-    for value in UNITY {
-        b.u32(value);
-    }
 }
 
 fn trak(b: &mut Boxes, track: &TrackHeader<'_>, header: &Header<'_>) {
@@ -177,7 +169,7 @@ fn timecode_trak(b: &mut Boxes, id: u32, counting: &Counting) {
             b.u32(id);
             b.zeros(8);
             b.zeros(16);
-            matrix(b);
+            b.matrix();
             b.zeros(8);
         });
         b.boxed(b"mdia", |b| {
