@@ -39,7 +39,7 @@ pub fn coarse_ms() -> u64 {
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
-/// What each window of a file was last found to be.
+/// What each window of a file was last found to be, and when it was asked about.
 pub(super) struct Seen {
     windows: Box<[Window]>,
 }
@@ -49,6 +49,7 @@ pub(super) struct Seen {
 struct Window {
     whole: AtomicU32,
     incomplete: AtomicU32,
+    asked: AtomicU32,
 }
 
 impl Seen {
@@ -72,6 +73,14 @@ impl Seen {
 
     fn is_incomplete(&self, window: u64, now_ms: u32) -> bool {
         self.window(window).is_some_and(|window| is_fresh(&window.incomplete, now_ms))
+    }
+
+    /// Whether it was asked about a moment ago, too; notes that it is now.
+    fn is_asked_often(&self, window: u64, now_ms: u32) -> bool {
+        let Some(window) = self.window(window) else { return false };
+        let often = is_fresh(&window.asked, now_ms);
+        window.asked.store(now_ms, Ordering::Relaxed);
+        often
     }
 
     fn note(&self, window: u64, whole: bool, now_ms: u32) {
@@ -103,8 +112,9 @@ fn steps(start: u64, end: u64) -> impl Iterator<Item = (u64, usize)> {
 
 impl MappedFile {
     /// Whether a write of this range would find every page in the page cache. A window that was found there whole is
-    /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call. Of one that lacks
-    /// pages only those that are wanted are asked about meanwhile.
+    /// not asked about again for [`TRUSTED_MS`]: small requests of hot files cost no system call. To ask about a whole
+    /// window costs up to 0.1 ms, so that is done only where requests come often, and not again for a while where pages
+    /// are lacking; else only those that are wanted are asked about.
     pub fn is_resident(&self, range: &Range<u64>) -> bool {
         if range.is_empty() || self.is_empty() {
             return true;
@@ -114,7 +124,8 @@ impl MappedFile {
         if windows.clone().all(|window| self.seen.is_whole(window, now_ms)) {
             return true;
         }
-        if !windows.clone().any(|window| self.seen.is_incomplete(window, now_ms)) {
+        let often = windows.clone().fold(true, |often, window| self.seen.is_asked_often(window, now_ms) && often);
+        if often && !windows.clone().any(|window| self.seen.is_incomplete(window, now_ms)) {
             let end = range.end.max((*windows.end() + 1) * WINDOW_BYTES).min(self.len());
             let whole = self.asks_resident(&(*windows.start() * WINDOW_BYTES..end));
             windows.for_each(|window| self.seen.note(window, whole, now_ms));
@@ -239,6 +250,15 @@ mod tests {
         assert!(!seen.is_whole(1, 5000) && !seen.is_incomplete(0, 5000) && !seen.is_incomplete(2, 5000));
         seen.note(1, true, 6000);
         assert!(seen.is_whole(1, 6000) && !seen.is_incomplete(1, 6000));
+    }
+
+    #[test]
+    fn a_window_is_asked_about_often_when_requests_come_within_a_moment() {
+        let seen = Seen::new(2 * WINDOW_BYTES);
+        assert!(!seen.is_asked_often(0, 5000), "the first time");
+        assert!(seen.is_asked_often(0, 5000 + TRUSTED_MS));
+        assert!(!seen.is_asked_often(0, 5001 + 2 * TRUSTED_MS), "after a while");
+        assert!(!seen.is_asked_often(1, 5000) && !seen.is_asked_often(2, 5000));
     }
 
     #[test]
