@@ -81,7 +81,9 @@ pub(crate) fn build(src: &dyn ReadAt, out: &mut Vec<u8>) -> Result<(Parts, Built
     let moov_at = out.len();
     let out_of_memory = |_| std::io::Error::from(std::io::ErrorKind::OutOfMemory);
     if body_len <= WHOLE_MAX {
-        out.try_reserve_exact(body_len as usize + 64 * 1024).map_err(out_of_memory)?;
+        // With room for the skip tables, a ninth of the sample tables at most: to grow is to copy.
+        let room = body_len + body_len / 8 + 64 * 1024;
+        out.try_reserve_exact(room as usize).map_err(out_of_memory)?;
         out.resize(moov_at + body_len as usize, 0);
         src.read_exact_at(body_offset, &mut out[moov_at..])?;
     } else {
