@@ -32,9 +32,10 @@ Why some are not kept:
 - **CPU per GB to nginx, 20 MiB and 1 MiB.** 0.55 and 0.85 were measured on another machine, where `sendfile` cost more
   than twice a copy on paced connections. How much it costs here is in the table below (write loop, sendfile loop):
   Weir keeps close to the write loop, so where the write loop itself is not half of nginx's best, nobody who copies is.
-- **20 MiB at 256 connections.** With so many, `sendfile` is cheaper than a copy even with pacing: the copies no longer
-  fit into the caches. It is so only with megabytes queued in each socket (tried with 256 KiB: dearer than the copy),
-  which slow viewers would hold in the kernel, so Weir does not do it.
+- **20 MiB and 1 MiB at one connection, 20 MiB at 256.** `sendfile` is cheaper there than a copy even with pacing; at 16
+  connections both cost the same, and with two workers (`2w`) it costs twice the copy. To change over behind a crowd of
+  long answers, with 4 MiB queued in each socket, was tried: at 256 connections 1.28 of nginx's best instead of 1.28 for
+  20 MiB, and 1.08 instead of 0.98 for 1 MiB. So Weir copies wherever the connection paces.
 - **Without pacing (`cubic`), CPU per GB to nginx.** Both send by `sendfile`, both pass pages by reference, and the
   client discards them unread: nothing is left that could be half of it. With a client that copies (`copy`) the
   difference gets smaller still.
