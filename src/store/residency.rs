@@ -124,7 +124,8 @@ impl MappedFile {
         if windows.clone().all(|window| self.seen.is_whole(window, now_ms)) {
             return true;
         }
-        let often = windows.clone().fold(true, |often, window| self.seen.is_asked_often(window, now_ms) && often);
+        let mut often = true;
+        windows.clone().for_each(|window| often &= self.seen.is_asked_often(window, now_ms));
         if often && !windows.clone().any(|window| self.seen.is_incomplete(window, now_ms)) {
             let end = range.end.max((*windows.end() + 1) * WINDOW_BYTES).min(self.len());
             let whole = self.asks_resident(&(*windows.start() * WINDOW_BYTES..end));
