@@ -186,6 +186,7 @@ impl Index {
         let (parts, built) = mp4::build::build(src, &mut out)?;
         let summary = mp4::describe::summary(&parts, &out, src, built.spread)?;
         entry::finish(&mut out, &summary);
+        out.shrink_to_fit();
         Ok(out)
     }
 

@@ -200,8 +200,11 @@ async fn opened_indexes_are_bounded_and_come_back_from_the_cache() {
     }
     assert_eq!(library.parsed(), 30);
     let directory = place.state().join("index");
-    let maps = fs::read_to_string("/proc/self/maps").expect("read");
-    assert!(maps.lines().filter(|line| line.contains(directory.to_str().expect("UTF-8"))).count() <= 4);
+    // The indexer in the background may hold one more for a moment.
+    crate::support::publisher::eventually("few mappings", || {
+        let maps = fs::read_to_string("/proc/self/maps").expect("read");
+        maps.lines().filter(|line| line.contains(directory.to_str().expect("UTF-8"))).count() <= 4
+    });
 }
 
 #[test]
