@@ -62,7 +62,9 @@ fn recorded(server: &Server, name: &str) -> Vec<u8> {
 /// What was received decodes to what was sent: every picture, and every packet of sound.
 fn assert_same(received: &[u8], source: &Path, what: &str) {
     let sent = std::fs::read(source).unwrap();
-    assert!(oracle::decode(received) == oracle::decode(&sent), "{what}: other frames");
+    let (seen, expected) = (oracle::decode(received), oracle::decode(&sent));
+    let same = seen.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+    assert!(seen == expected, "{what}: {} frames instead of {}, the same up to {same}", seen.len(), expected.len());
     assert!(coded_frames(received, "a") == coded_frames(&sent, "a"), "{what}: other sound");
     plays(received, what, 2);
 }
@@ -115,7 +117,7 @@ fn a_request_per_segment_as_ffmpeg_sends_dash() {
                 let received = || state(server, name)["received_bytes"].as_u64();
                 eventually("all of it", || {
                     let before = received();
-                    std::thread::sleep(std::time::Duration::from_millis(1000));
+                    std::thread::sleep(std::time::Duration::from_secs(3));
                     state(server, name)["window"]["to"].as_f64() >= Some(3.99) && received() == before
                 });
                 assert_eq!(state(server, name)["state"], "live");
