@@ -22,14 +22,16 @@ fn tree_with_a_child() -> Arc<Box<Tree>> {
     Arc::new(tree)
 }
 
+fn read_beside(tree: &Arc<Box<Tree>>) -> thread::JoinHandle<Counts> {
+    let tree = Arc::clone(tree);
+    thread::spawn(move || only_child(&tree).read(|| 100))
+}
+
 #[test]
 fn a_reading_is_of_one_moment() {
     model(|| {
         let tree = tree_with_a_child();
-        let reader = thread::spawn({
-            let tree = Arc::clone(&tree);
-            move || only_child(&tree).read(|| 100)
-        });
+        let reader = read_beside(&tree);
         let node = only_child(&tree);
         node.enter(10);
         node.leave(13);
@@ -47,10 +49,7 @@ fn a_reading_is_of_one_moment() {
 fn a_call_is_under_way_or_done_and_never_both() {
     model(|| {
         let tree = tree_with_a_child();
-        let reader = thread::spawn({
-            let tree = Arc::clone(&tree);
-            move || only_child(&tree).read(|| 100)
-        });
+        let reader = read_beside(&tree);
         let node = only_child(&tree);
         node.begin(10, false);
         node.enter(10);

@@ -156,12 +156,17 @@ pub fn ingest(args: &Args) -> Result<(), String> {
     }
     let (elapsed, server_ns) = (began.elapsed().as_secs_f64(), clock::cpu_ns(&pids)?.saturating_sub(before));
     let bytes = bytes.load(Ordering::Relaxed);
+    println!("{}", report(elapsed, bytes, server_ns));
+    Ok(())
+}
+
+/// What so many bytes, received in so many seconds, cost the server.
+pub fn report(elapsed: f64, bytes: u64, server_ns: u64) -> String {
     let report = Object::default()
         .number("seconds", elapsed)
         .integer("bytes", bytes)
         .integer("server_cpu_ns", server_ns)
         .number("server_cpu_ms_per_gb", server_ns as f64 / 1e6 / (bytes as f64 / 1e9).max(1e-9))
         .number("mb_per_second", bytes as f64 / 1e6 / elapsed);
-    println!("{}", report.finish());
-    Ok(())
+    report.finish()
 }

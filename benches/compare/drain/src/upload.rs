@@ -2,8 +2,8 @@
 
 use crate::args::{Args, size};
 use crate::clock;
+use crate::publish;
 use crate::socket::{connect, loopback};
-use crate::stats::Object;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::SocketAddr;
@@ -31,13 +31,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         thread.join().map_err(|_| "an upload panicked")??;
     }
     let (elapsed, server_ns) = (began.elapsed().as_secs_f64(), clock::cpu_ns(&pids)?.saturating_sub(before));
-    let total = bytes * count;
-    let report = Object::default()
-        .number("seconds", elapsed)
-        .integer("bytes", total)
-        .number("server_cpu_ms_per_gb", server_ns as f64 / 1e6 / (total as f64 / 1e9).max(1e-9))
-        .number("mb_per_second", total as f64 / 1e6 / elapsed);
-    println!("{}", report.finish());
+    println!("{}", publish::report(elapsed, bytes * count, server_ns));
     Ok(())
 }
 

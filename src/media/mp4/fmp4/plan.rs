@@ -71,7 +71,7 @@ struct Planner<'a> {
 pub(crate) fn plan(
     source: &dyn Source,
     mut header: Header<'_>,
-    tracks: Vec<TrackKindOut>,
+    mut tracks: Vec<TrackKindOut>,
     timecode: Option<TimecodeSample>,
     cut: Cut,
 ) -> Result<Fmp4, SeekError> {
@@ -106,7 +106,6 @@ pub(crate) fn plan(
     let lead = tracks[0].timescale;
     let whole_end = planner.whole_end.max(planner.end);
     header.duration_ms = u64::try_from(i128::from(whole_end) * 1000 / i128::from(lead.max(1))).unwrap_or(0);
-    let mut tracks = tracks;
     for track in tracks.iter_mut().filter(|track| track.sparse) {
         track.end = i64::try_from(i128::from(whole_end) * i128::from(track.timescale) / i128::from(lead.max(1))).ok();
     }
