@@ -181,6 +181,11 @@ impl Init {
     }
 }
 
+/// Whether what begins like this is a segment, which follows an init segment that came before.
+pub fn needs_init(first: &[u8]) -> bool {
+    matches!(first.get(4..8), Some(b"styp" | b"sidx" | b"prft" | b"emsg" | b"moof"))
+}
+
 impl Arrival {
     pub fn new(targets: Targets) -> Self {
         Self {

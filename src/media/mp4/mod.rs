@@ -19,7 +19,7 @@ pub(crate) mod fragments;
 pub(crate) mod frames;
 mod merge;
 #[cfg(test)]
-mod merge_test;
+pub(crate) mod merge_test;
 pub(crate) mod moov;
 pub(crate) mod nal;
 pub(crate) mod order;
