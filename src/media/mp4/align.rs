@@ -17,9 +17,10 @@ use std::time::Duration;
 const HOLD: Duration = Duration::from_secs(1);
 /// Bytes that may wait.
 pub const WAITING_MAX: u64 = 64 << 20;
-/// A gap between two requests that another one may still fill, in microseconds: shorter is rounding, longer is a clock
-/// that was set.
+/// A gap between two requests that another one may still fill, in microseconds: what is longer is a clock that was set.
 const GAP_US: std::ops::Range<i64> = 100_000..10_000_000;
+/// What is left of one that is filled.
+const ROUNDING_US: i64 = 1000;
 /// Sources of one stream.
 pub(super) const SOURCES_MAX: usize = 16;
 /// What was sent before is known this far back, in microseconds.
@@ -397,7 +398,7 @@ impl Source {
         let Some(gap) = self.gap.as_mut().filter(|gap| gap.missing.contains(&run.start)) else { return };
         (gap.missing.start, gap.start_us) = (run.end, end_us);
         let left_us = ticks_to_us(gap.missing.end.saturating_sub(run.end), run.timescale);
-        self.gap.take_if(|_| left_us < GAP_US.start);
+        self.gap.take_if(|_| left_us < ROUNDING_US);
     }
 
     /// Whether something may still come that belongs before this time.

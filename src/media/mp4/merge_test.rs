@@ -207,20 +207,23 @@ fn a_request_that_was_overtaken_has_its_place() {
         assert_eq!(feed.send((name, request), 0, 10, byte), Taken::New);
     }
     assert_eq!(feed.after(0).len(), 1);
-    // Sound from 2 s on is there before that from 1 s on.
-    for (name, request, start, byte) in [("v", 3, 1000, b'V'), ("a", 5, 2000, b'c'), ("v", 6, 2000, b'V')] {
+    // Sound from 2.05 s on is there before that from 1 s on.
+    for (name, request, start, byte) in [("v", 3, 1000, b'V'), ("a", 5, 2050, b'c'), ("v", 6, 2000, b'V')] {
         assert_eq!(feed.send((name, request), start, 10, byte), Taken::New);
     }
     assert_eq!(feed.after(500), []);
     assert_eq!(feed.send(("a", 4), 1000, 5, b'b'), Taken::New);
     assert_eq!(feed.after(0), [], "half of it is still missing");
     assert_eq!(feed.send(("a", 4), 1500, 5, b'b'), Taken::New);
-    let out = feed.after(0);
+    let mut out = feed.after(0);
+    assert_eq!(out.len(), 2, "what is missing now comes later than the pictures until 2 s");
+    assert_eq!(feed.send(("a", 4), 2000, 1, b'b'), Taken::New);
+    out.extend(feed.after(0));
     let sound: Vec<_> = out.iter().flat_map(|(runs, _)| runs).filter(|run| run.0 == 2).map(|run| run.1).collect();
-    assert_eq!(sound, [1000, 1500, 2000]);
+    assert_eq!(sound, [1000, 1500, 2000, 2050]);
     // What is longer away than others can wait is left out.
     assert_eq!(feed.send(("v", 8), 4000, 10, b'V'), Taken::New);
-    assert_eq!(feed.send(("a", 9), 3000, 30, b'd'), Taken::New);
+    assert_eq!(feed.send(("a", 9), 3050, 30, b'd'), Taken::New);
     assert_eq!(feed.after(900), []);
     assert_eq!(feed.after(200).len(), 1);
     assert_eq!(feed.send(("v", 7), 3000, 10, b'V'), Taken::Again);
