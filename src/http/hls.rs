@@ -76,7 +76,14 @@ pub async fn playlist(call: &Call) -> Answer {
     // A playlist without a segment plays nowhere.
     let there =
         |at: &Progress| at.ended || at.whole > 0 && asked.segment.is_none_or(|segment| at.has(segment, asked.part));
-    call.conn.while_waiting(Wait::Part, wait(&stream, there)).await?;
+    if there(&now) {
+        if asked.segment.is_none() {
+            stream.audience().fetched();
+        }
+    } else {
+        let _waiting = stream.audience().wait();
+        call.conn.while_waiting(Wait::Part, wait(&stream, there)).await?;
+    }
     let form = Form { delta: asked.delta, gzip: takes_gzip(&call.headers) };
     let playlist = stream.playlist(|| readable_from(call, &stream));
     let text = playlist.text(form, &call.edge.metrics.playlists_rendered);

@@ -4,6 +4,7 @@
 //! next part with a waker that the publisher wakes.
 
 use super::arrival::Init;
+use super::audience::Audience;
 use super::cursor::Cursor;
 use super::memory::Memory;
 use super::meter::Meter;
@@ -39,7 +40,7 @@ pub struct Stream {
     pub(super) progress: watch::Sender<Progress>,
     /// The playlist that was asked for last, and of which version of the segments it is.
     pub(super) playlist: Mutex<Option<(u64, Arc<Playlist>)>>,
-    pub(super) viewers: AtomicU64,
+    pub(super) audience: Arc<Audience>,
     pub(super) lagged: AtomicU64,
     next_viewer: AtomicU64,
 }
@@ -135,7 +136,7 @@ impl Stream {
             inner: Mutex::new(inner),
             progress,
             playlist: Mutex::default(),
-            viewers: counter(),
+            audience: Audience::new(config.targets.duration_seconds()),
             lagged: counter(),
             next_viewer: counter(),
         })
@@ -236,9 +237,13 @@ impl Stream {
         inner.state == State::Ended
     }
 
+    /// Who watches.
+    pub fn audience(&self) -> &Arc<Audience> {
+        &self.audience
+    }
+
     /// A cursor at the newest keyframe, or `back` microseconds before the end.
     pub fn view(self: &Arc<Self>, back_us: Option<i64>) -> Cursor {
-        self.viewers.fetch_add(1, Relaxed);
         let id = self.next_viewer.fetch_add(1, Relaxed);
         Cursor::new(Arc::clone(self), id, back_us)
     }

@@ -262,12 +262,20 @@ fn a_thousand_clients_that_wait_cost_one_rendering() {
         let target = format!("/live/cam/index.m3u8?_HLS_msn=1&_HLS_part={part}&client={n}");
         client.send(&request_head("GET", &target, &[], 0)).unwrap();
     }
-    let waiting = || server.metric("weir_connections") >= 1000.0;
-    eventually("all are connected", waiting);
-    std::thread::sleep(Duration::from_millis(500));
+    // Somebody who follows the bytes is a viewer, too.
+    let mut body = Connection::open(server.media);
+    body.send(&request_head("GET", "/live/cam/file", &[("Range", "bytes=0-9007199254740991")], 0)).unwrap();
+    let viewers = || ["viewers", "body_viewers", "hls_viewers"].map(|key| state(&server, "cam")[key].as_u64().unwrap());
+    eventually("all to wait", || viewers() == [1001, 1, 1000]);
+    let tasks = server.admin_get("/debug/tasks?format=json").json();
+    let tasks = tasks["tasks"].as_array().unwrap().iter();
+    assert_eq!(tasks.filter(|task| task["kind"] == "viewer").count(), 1001);
     feed.send(4);
-    let answers: Vec<Response> = clients.iter_mut().map(|client| client.read_response(false).unwrap()).collect();
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
+    // Between two parts they are still there.
+    let first = clients[0].read_response(false).unwrap();
+    assert_eq!(viewers(), [1001, 1, 1000]);
+    let answers: Vec<Response> = clients[1..].iter_mut().map(|client| client.read_response(false).unwrap()).collect();
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == first.body));
     assert_eq!(server.metric("weir_playlists_rendered_total") - before, 1.0);
     feed.end();
 }

@@ -86,7 +86,7 @@ fn live(edge: &Edge) -> Vec<Figure> {
         .map(|(name, state)| Figure::gauge("weir_streams", "Live streams", in_state(state)).of("state", name))
         .into();
     figures.extend([
-        Figure::gauge("weir_viewers", "Viewers of live streams", sum(&|status| status.viewers)),
+        Figure::gauge("weir_viewers", "Viewers of live streams", sum(&|status| status.viewers())),
         Figure::gauge("weir_window_bytes", "Size of the windows of live streams", sum(&|status| status.window_bytes)),
         // Of the streams that are known; a stream that went takes its counts with it.
         Figure::gauge("weir_viewer_lags", "Times a viewer fell out of its window", sum(&|status| status.lagged)),
