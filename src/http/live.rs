@@ -134,6 +134,7 @@ pub(super) fn publish_problem(error: PublishError) -> Problem {
             Wrong::Format => Problem::unsupported_media_type(format!("{text}; send fragmented MP4 or MPEG-TS")),
             Wrong::NoInit => Problem::precondition_failed(text),
             Wrong::Broken => Problem::bad_request(text),
+            Wrong::TooLarge { limit } => Problem::content_too_large(format!("{text}; send shorter fragments"), limit),
         },
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct Inner {
     pub(super) end_us: i64,
     pub(super) discontinuities: u64,
     pub(super) received_bytes: u64,
+    /// Of a part that is not whole yet.
+    pub(super) held_bytes: u64,
     pub(super) wakers: BTreeMap<u64, Waker>,
 }
 
@@ -124,6 +126,7 @@ impl Stream {
             end_us: 0,
             discontinuities: 0,
             received_bytes: 0,
+            held_bytes: 0,
             wakers: BTreeMap::new(),
         };
         let counter = || AtomicU64::new(0);
@@ -205,9 +208,19 @@ impl Stream {
     /// Puts a part into the window.
     pub(super) fn append(&self, inner: &mut Inner, piece: Piece, init: Arc<Init>) {
         let before = inner.window.bytes();
-        inner.append(piece, init, self.memory.bounds(self.config.window));
+        let bounds = self.memory.bounds(self.config.window);
+        let bounds = Bounds { bytes: bounds.bytes.saturating_sub(inner.held_bytes), ..bounds };
+        inner.append(piece, init, bounds);
         self.memory.changed(before, inner.window.bytes());
         self.appended(inner);
+    }
+
+    /// Notes how much is here of a part that is not whole; an error gives how much may be.
+    pub(super) fn hold(&self, inner: &mut Inner, bytes: u64) -> Result<(), u64> {
+        self.memory.changed(inner.held_bytes, bytes);
+        inner.held_bytes = bytes;
+        let max = self.memory.bounds(self.config.window).bytes;
+        if bytes > max { Err(max) } else { Ok(()) }
     }
 
     /// Reserves the next block of numbers in time.
@@ -343,6 +356,7 @@ impl Inner {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.memory.close(self.lock().window.bytes());
+        let inner = self.lock();
+        self.memory.close(inner.window.bytes() + inner.held_bytes);
     }
 }

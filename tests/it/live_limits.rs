@@ -95,6 +95,31 @@ fn all_windows_together_are_bounded() {
     assert!(bytes.iter().all(|bytes| *bytes > 30 << 10), "{bytes:?}");
 }
 
+/// ffmpeg puts all pictures of a fragment in front of its sound, so nothing of it can be watched until the sound comes;
+/// pictures alone go on part by part while they arrive.
+#[test]
+fn a_fragment_that_does_not_fit_ends_its_publisher_and_one_that_is_divided_does_not() {
+    const BOUND: u64 = 1 << 20;
+    let server = Server::builder().argument("--window-bytes", "1 MiB").argument("--record", "false").start();
+    let noise = ["-vf", "scale=320:180,noise=alls=90:allf=t", "-crf", "5", "-g", "1500", "-sc_threshold", "0"];
+    let one_fragment = |extra: &[&str]| media(4, &[&noise[..], &FRAGMENTED, extra].concat());
+    let (with_sound, pictures) = (one_fragment(&[]), one_fragment(&["-an"]));
+    assert!(fragments(&with_sound).1.len() == 1 && with_sound.len() > 3 << 20, "{} bytes", with_sound.len());
+    let mut refused = Chunked::begin(&server, "/live/refused");
+    with_sound.chunks(64 << 10).for_each(|bytes| refused.send(bytes));
+    let response = refused.finish();
+    assert_eq!((response.status, response.json()["limit_bytes"].as_u64()), (413, Some(BOUND)), "{response:?}");
+    let detail = response.problem();
+    let position: u64 = detail.split("at byte ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+    assert!((BOUND..BOUND + (512 << 10)).contains(&position), "{detail}");
+    assert_eq!(state(&server, "refused")["publisher"], serde_json::Value::Null);
+    let mut divided = Chunked::begin(&server, "/live/divided");
+    pictures.chunks(64 << 10).for_each(|bytes| divided.send(bytes));
+    assert_eq!(divided.finish().status, 200);
+    let status = state(&server, "divided");
+    assert!(status["window"]["to"].as_f64() > Some(3.9), "{status}");
+}
+
 #[test]
 fn recordings_are_kept_as_long_as_configured() {
     let foreign = media(1, &["-f", "mp4"]);

@@ -14,9 +14,9 @@ const SHORT_MAX: usize = 256;
 
 /// An `mdat` box that is arriving.
 pub(super) struct Filling {
-    /// The chunks of it that are still to come.
-    planned: VecDeque<Planned>,
-    /// What arrived, each piece with its place in the box.
+    /// The chunks of it that are still to come, each with the first byte that it or a later one needs.
+    planned: VecDeque<(Planned, u64)>,
+    /// What arrived and is still needed, each piece with its place in the box.
     pieces: Vec<(u64, Bytes)>,
     got: u64,
     size: u64,
@@ -28,7 +28,19 @@ pub(super) struct Filling {
 
 impl Filling {
     pub(super) fn new(planned: VecDeque<Planned>, size: u64) -> Self {
+        let mut needed_from = u64::MAX;
+        let first_needed = |planned: Planned| {
+            needed_from = planned.ranges.iter().fold(needed_from, |first, range| first.min(range.start));
+            (planned, needed_from)
+        };
+        let mut planned: VecDeque<_> = planned.into_iter().rev().map(first_needed).collect();
+        planned.make_contiguous().reverse();
         Self { planned, pieces: Vec::new(), got: 0, size, short: 0, copied_bytes: 0 }
+    }
+
+    /// Bytes that are kept.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.got - self.pieces.first().map_or(self.got, |(at, _)| *at)
     }
 
     /// Bytes that are still to come.
@@ -71,16 +83,25 @@ impl Filling {
         rope
     }
 
+    /// Lets go of what no later chunk needs.
+    fn release(&mut self) {
+        let needed_from = self.planned.front().map_or(u64::MAX, |(_, first)| *first);
+        let over = self.pieces.partition_point(|(at, piece)| at + piece.len() as u64 <= needed_from);
+        self.pieces.drain(..over);
+        self.short = self.short.min(self.pieces.len());
+    }
+
     /// The next chunk, if its bytes are there, and the bytes that were made for it.
     pub(super) fn next(&mut self) -> Option<(Fragment, u64)> {
         let got = self.got;
-        let planned = self.planned.pop_front_if(|planned| planned.need() <= got)?;
+        let (planned, _) = self.planned.pop_front_if(|(planned, _)| planned.need() <= got)?;
         let Planned { moof, mdat, ranges, runs, keyframe, begins, ends } = planned;
         let made = if mdat.is_empty() { 0 } else { (moof.len() + mdat.len()) as u64 };
         let mut rope = vec![moof];
         rope.extend(Some(mdat).filter(|mdat| !mdat.is_empty()));
         rope.extend(self.rope(&ranges));
         let len = rope.iter().map(|piece| piece.len() as u64).sum();
+        self.release();
         Some((Fragment { rope, len, runs, keyframe, begins, ends }, made))
     }
 }
