@@ -101,8 +101,8 @@ fn all_windows_together_are_bounded() {
 /// pictures alone go on part by part while they arrive.
 #[test]
 fn a_fragment_that_does_not_fit_ends_its_publisher_and_one_that_is_divided_does_not() {
-    const BOUND: u64 = 1 << 20;
-    let server = Server::builder().argument("--window-bytes", "1 MiB").argument("--record", "false").start();
+    const BOUND: u64 = 2 << 20;
+    let server = Server::builder().argument("--window-bytes", "2 MiB").argument("--record", "false").start();
     let noise = ["-vf", "scale=320:180,noise=alls=90:allf=t", "-crf", "5", "-g", "1500", "-sc_threshold", "0"];
     let one_fragment = |extra: &[&str]| media(4, &[&noise[..], &FRAGMENTED, extra].concat());
     let (with_sound, pictures) = (one_fragment(&[]), one_fragment(&["-an"]));
