@@ -238,7 +238,11 @@ execFileSync('ffmpeg', [
 const rounds = Math.ceil((2 * seconds + 3 * LIMIT_MS / 1000) / ROUND);
 execFileSync('ffmpeg', ['-nostdin', '-v', 'error', '-stream_loop', String(rounds), '-i', once, '-c', 'copy', source]);
 for (const name of [library, state]) fs.mkdirSync(name);
-const serve = ['serve', '--library', library, '--state-dir', state, '--write-key', KEY, '--log', 'info,weir::request=warn'];
+const serve = [
+  'serve', '--library', library, '--state-dir', state, '--write-key', KEY, '--log', 'info,weir::request=warn',
+  // However long a busy machine takes until the publishers are back.
+  '--reconnect-window', '60 s',
+];
 withBrowser(binary, serve, FLAGS, async (base, browser) => {
   const pages = await servePages();
   try {

@@ -185,8 +185,20 @@ fn requests_are_answered_as_the_draft_says() {
     let ranged = server.request("GET", "/live/cam/segment-0.m4s", &[("Range", "bytes=8-15")], b"");
     assert_eq!((ranged.status, ranged.body.len()), (206, 8));
     assert!(header(&ranged, "content-range").starts_with("bytes 8-15/"), "{ranged:?}");
-    let beyond = server.request("GET", "/live/cam/segment-0.m4s", &[("Range", "bytes=99999999-")], b"");
-    assert_eq!(beyond.status, 416);
+    let etag = header(&ranged, "etag");
+    let other = header(&server.get("/live/cam/segment-1.m4s"), "etag");
+    assert!(etag.len() > 2 && etag != other, "{etag} {other}");
+    for (fields, status) in [
+        (&[("Range", "bytes=99999999-")][..], 416),
+        (&[("Range", "bytes=8-15"), ("If-Range", &etag)], 206),
+        (&[("Range", "bytes=8-15"), ("If-Range", &other)], 200),
+        (&[("If-None-Match", &etag)], 304),
+        (&[("If-None-Match", &other)], 200),
+        (&[("If-Match", &other)], 412),
+    ] {
+        let response = server.request("GET", "/live/cam/segment-0.m4s", fields, b"");
+        assert_eq!(response.status, status, "{fields:?}: {response:?}");
+    }
     let zipped = server.request("GET", "/live/cam/index.m3u8", &[("Accept-Encoding", "gzip")], b"");
     assert_eq!(header(&zipped, "content-encoding"), "gzip");
     assert_eq!(zipped.body[..2], [0x1f, 0x8b]);
