@@ -16,6 +16,8 @@ const SHORT_MAX: usize = 256;
 pub(super) struct Filling {
     /// The chunks of it that are still to come, each with the first byte that it or a later one needs.
     planned: VecDeque<(Planned, u64)>,
+    /// The buffer that the `moof` came in, from there on.
+    buffer: Bytes,
     /// What arrived and is still needed, each piece with its place in the box.
     pieces: Vec<(u64, Bytes)>,
     got: u64,
@@ -27,7 +29,7 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    pub(super) fn new(planned: VecDeque<Planned>, size: u64) -> Self {
+    pub(super) fn new(planned: VecDeque<Planned>, size: u64, buffer: Bytes) -> Self {
         let mut needed_from = u64::MAX;
         let first_needed = |planned: Planned| {
             needed_from = planned.ranges.iter().fold(needed_from, |first, range| first.min(range.start));
@@ -35,7 +37,7 @@ impl Filling {
         };
         let mut planned: VecDeque<_> = planned.into_iter().rev().map(first_needed).collect();
         planned.make_contiguous().reverse();
-        Self { planned, pieces: Vec::new(), got: 0, size, short: 0, copied_bytes: 0 }
+        Self { planned, buffer, pieces: Vec::new(), got: 0, size, short: 0, copied_bytes: 0 }
     }
 
     /// Bytes that are kept.
@@ -91,17 +93,27 @@ impl Filling {
         self.short = self.short.min(self.pieces.len());
     }
 
+    /// The first two pieces as one slice, if they are neighbours in the buffer of the `moof`.
+    fn front(&self, rope: &[Bytes]) -> Option<Bytes> {
+        let [moof, media, ..] = rope else { return None };
+        let len = moof.len() + media.len();
+        let is_next = moof.as_ptr() == self.buffer.as_ptr() && media.as_ptr() == moof.as_ptr_range().end;
+        (is_next && len <= self.buffer.len()).then(|| self.buffer.slice(..len))
+    }
+
     /// The next chunk, if its bytes are there, and the bytes that were made for it.
     pub(super) fn next(&mut self) -> Option<(Fragment, u64)> {
         let got = self.got;
         let (planned, _) = self.planned.pop_front_if(|(planned, _)| planned.need() <= got)?;
-        let Planned { moof, mdat, ranges, runs, keyframe, begins, ends } = planned;
-        let made = if mdat.is_empty() { 0 } else { (moof.len() + mdat.len()) as u64 };
-        let mut rope = vec![moof];
-        rope.extend(Some(mdat).filter(|mdat| !mdat.is_empty()));
+        let Planned { head, moof_len, ranges, runs, keyframe, begins, ends } = planned;
+        let is_new = moof_len < head.len();
+        let made = if is_new { head.len() as u64 } else { 0 };
+        let mut rope = vec![head.slice(..moof_len)];
+        rope.extend(is_new.then(|| head.slice(moof_len..)));
         rope.extend(self.rope(&ranges));
+        let front = if is_new { Some(head) } else { self.front(&rope) };
         let len = rope.iter().map(|piece| piece.len() as u64).sum();
         self.release();
-        Some((Fragment { rope, len, runs, keyframe, begins, ends }, made))
+        Some((Fragment { rope, front, len, runs, keyframe, begins, ends }, made))
     }
 }
