@@ -184,6 +184,7 @@ impl<T: Send + Sync + 'static> Component<T> {
 }
 
 /// Marks as used; written only when it is not, so that cores do not fight for the line.
+#[inline]
 fn mark(used: &AtomicBool) {
     if !used.load(Relaxed) {
         used.store(true, Relaxed);

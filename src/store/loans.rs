@@ -77,7 +77,6 @@ pub(super) fn nobody() -> bool {
     // SAFETY: takes no pointers.
     let call = |command: libc::c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 };
     // To register again is to do nothing.
-    let fenced =
-        call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) && call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    let fenced = call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) && call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
     fenced && threads().all.iter().all(|loans| loans.0.load(Ordering::Acquire) == 0)
 }
