@@ -27,9 +27,7 @@ const PUBLISHED = {
   frames: ['-f', 'mp4', '-movflags', 'empty_moov+default_base_moof+frag_every_frame'],
   ts: ['-f', 'mpegts', '-flush_packets', '1', '-pes_payload_size', '0'],
 };
-// Shaka converts each part of MPEG-TS on its own, and gives up with its error 3018 at one without parameter sets.
-PUBLISHED['ts-sets'] = ['-bsf:v', 'h264_mp4toannexb,dump_extra=freq=all', ...PUBLISHED.ts];
-const PLAYERS = { mp4: ['hls.js', 'shaka', 'native'], frames: ['hls.js'], ts: ['hls.js', 'native'], 'ts-sets': ['shaka'] };
+const PLAYERS = { mp4: ['hls.js', 'shaka', 'native'], frames: ['hls.js'], ts: ['hls.js', 'shaka', 'native'] };
 // How long a busy machine may take until all players have begun, and until they are behind the reconnect.
 const LIMIT_MS = 60_000;
 

@@ -4,7 +4,7 @@
 //! buffers (to be read; they go out as they came), what is searched for lost sync, and program tables.
 //! Source: ISO/IEC 13818-1 §2.4.3.
 
-use super::cutter::{Cut, Cutter, Ended};
+use super::cutter::{Cut, Cutter, Ended, Sets};
 use super::packet::{PACKET, SYNC, sync_run};
 use super::picture::Format;
 use super::psi::Program;
@@ -215,6 +215,13 @@ impl Arrival {
         let mut rope = std::mem::replace(&mut self.rope, tail);
         self.part_at = cut.at;
         if let Some(ended) = cut.ended.filter(|_| !rope.is_empty()) {
+            if let Some(Sets { at, packets }) = ended.sets {
+                self.copied_bytes += packets.len() as u64;
+                let mut media = rope.split_off(at);
+                let rest = media.split_off(PACKET as u64);
+                rope.push(packets);
+                rope.append(rest);
+            }
             if let Some(tables) = &ended.tables {
                 self.copied_bytes += tables.len() as u64;
                 let media = std::mem::take(&mut rope);
