@@ -61,8 +61,8 @@ impl StillDecoder for Decoder {
     }
 }
 
-/// The OBUs of a temporal unit (AV1 section 5.3): the decoder would decode all of their pictures in one call. What has no
-/// size of its own, or a broken one, is a last piece.
+/// The OBUs of a temporal unit (AV1 section 5.3): the decoder would decode all of their pictures in one call. What has
+/// no size of its own, or a broken one, is a last piece.
 fn pieces(unit: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = unit;
     std::iter::from_fn(move || {
