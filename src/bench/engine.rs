@@ -184,8 +184,12 @@ impl<C: Clock> Engine<'_, C> {
         let began = self.clock.now_ns();
         let deadline = began.saturating_add(ns(self.plan.budget));
         let mut measured = Measured::default();
+        let mut set_ups_ns = 0;
         for alternative in alternatives {
-            let timing = self.choose(alternative, deadline)?;
+            let began = self.clock.now_ns();
+            let mut statement = set_up(alternative, self.plan.size)?;
+            set_ups_ns += self.clock.now_ns().saturating_sub(began);
+            let timing = self.choose(alternative.name, &mut statement, deadline)?;
             let chosen = Event::Chosen { alternative: alternative.name, loops: timing.loops };
             self.tell(chosen)?;
             measured.timings.push(timing);
@@ -199,7 +203,8 @@ impl<C: Clock> Engine<'_, C> {
                 order.reverse();
             }
             let expected: f64 = measured.timings.iter().map(|t| t.median() * t.loops as f64).sum();
-            if repeat > 0 && self.clock.now_ns() as f64 + expected > deadline as f64 {
+            if (self.clock.now_ns() + set_ups_ns) as f64 + expected > deadline as f64 {
+                // Without any repeat, what was measured while choosing is the figure.
                 let repeats = self.plan.repeat;
                 measured.warnings.push(format!("the time budget ended after {repeat} of {repeats} repeats"));
                 break;
@@ -229,18 +234,17 @@ impl<C: Clock> Engine<'_, C> {
 
     /// 1, 2, 5, 10, … loops until they take long enough; or the number that was given, if one loop shows that the
     /// budget allows it.
-    fn choose(&self, alternative: &Alternative, deadline: u64) -> Result<Timing, Stopped> {
-        let mut statement = set_up(alternative, self.plan.size)?;
+    fn choose(&self, alternative: &'static str, statement: &mut Statement, deadline: u64) -> Result<Timing, Stopped> {
         let elements = statement.elements;
         let mut loops = 1;
         loop {
-            let took = self.time(&mut statement, loops);
+            let took = self.time(statement, loops);
             let per_loop = took as f64 / loops as f64;
             let left = deadline.saturating_sub(self.clock.now_ns()) as f64;
             let chosen = match self.plan.loops {
                 Some(given) if per_loop * given as f64 > left => {
                     return Err(Stopped::TooMany {
-                        alternative: alternative.name,
+                        alternative,
                         loops: given,
                         seconds: (per_loop * given as f64 / 1e9) as u64,
                         budget: self.plan.budget.as_secs(),

@@ -22,7 +22,7 @@ pub const LOOPS_MAX: u64 = 1_000_000_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub loops: Option<u64>,
-    pub repeat: Option<u32>,
+    pub repeat: Option<u64>,
     pub size: Option<u64>,
     /// Alternatives whose name contains this.
     pub only: Option<String>,
@@ -106,10 +106,10 @@ fn plan(benchmark: &Benchmark, request: &Request, budget: Duration) -> Result<Pl
         let allowed = format!("{} may have {first} to {last} {}", benchmark.name, benchmark.size.what);
         return invalid("size", size.to_string(), allowed);
     }
-    let repeat = request.repeat.unwrap_or(REPEAT);
-    if !(1..=REPEAT_MAX).contains(&repeat) {
+    let repeat = request.repeat.unwrap_or(REPEAT.into());
+    let Some(repeat) = u32::try_from(repeat).ok().filter(|repeat| (1..=REPEAT_MAX).contains(repeat)) else {
         return invalid("repeat", repeat.to_string(), format!("1 to {REPEAT_MAX}"));
-    }
+    };
     if let Some(loops) = request.loops.filter(|loops| !(1..=LOOPS_MAX).contains(loops)) {
         return invalid("loops", loops.to_string(), format!("1 to {LOOPS_MAX}"));
     }

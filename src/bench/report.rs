@@ -131,6 +131,19 @@ impl Report {
         text
     }
 
+    /// Why a difference from an earlier report may not be the code's, and what that report does not have.
+    pub fn unlike(&self, earlier: &Self) -> Vec<String> {
+        let (now, then) = (&self.host, &earlier.host);
+        let mut lines = Vec::new();
+        if (&now.cpu, now.cores, &now.clock) != (&then.cpu, then.cores, &then.clock) {
+            let machine = |host: &Host| format!("{}, {} cores, clock {}", host.cpu, host.cores, host.clock);
+            lines.push(format!("{}: measured on {}; before, on {}", self.name, machine(now), machine(then)));
+        }
+        let new = self.alternatives.iter().filter(|figures| earlier.figures(&figures.name).is_none());
+        lines.extend(new.map(|figures| format!("{} {} is not in the baseline", self.name, figures.name)));
+        lines
+    }
+
     /// What became slower since an earlier report of the same benchmark: beyond the interval, each repeat of now took
     /// longer than each repeat of then, and by more than a clock's whim.
     pub fn slower_than(&self, earlier: &Self) -> Vec<String> {

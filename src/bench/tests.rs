@@ -101,13 +101,30 @@ fn the_budget_holds() {
     let way = clock.way("a", |_| 1_000_000_000);
     let plan = Plan { budget: Duration::from_secs(4), ..PLAN };
     let measured = run(&clock, plan, &[&way]).expect("measured");
-    // One to choose, one that is always made, and as many as fit.
+    // One to choose, and as many as fit.
     assert_eq!(measured.timings[0].times_ns.len(), 3);
     assert_eq!(measured.warnings, ["the time budget ended after 3 of 5 repeats"]);
     assert_eq!(clock.now_ns(), 4_000_000_000);
     let given = run(&clock, Plan { loops: Some(100), ..plan }, &[&way]).expect_err("100 s");
     let expected = Stopped::TooMany { alternative: "a", loops: 100, seconds: 100, budget: 4 };
     assert_eq!(given, expected);
+    // The first repeat does not fit any more, or its set-up does not.
+    for budget in [1500, 3500] {
+        let clock = Fake::default();
+        let mut way = clock.way("a", |_| 1_000_000_000);
+        if budget == 3500 {
+            let (set_up, clock) = (way.set_up, clock.clone());
+            way.set_up = Box::new(move |size| {
+                clock.0.fetch_add(2_000_000_000, SeqCst);
+                set_up(size)
+            });
+        }
+        let plan = Plan { budget: Duration::from_millis(budget), ..PLAN };
+        let measured = run(&clock, plan, &[&way]).expect("measured");
+        assert_eq!(measured.timings[0].times_ns, [1e9], "what was measured while the loops were chosen");
+        assert_eq!(measured.warnings, ["the time budget ended after 0 of 5 repeats"]);
+        assert!(clock.now_ns() <= budget * 1_000_000);
+    }
     let slow = clock.way("slow", |_| 30_000_000);
     let chosen = run(&clock, Plan { budget: Duration::from_millis(150), ..PLAN }, &[&slow]).expect("measured");
     assert!(chosen.timings[0].loops <= 2, "loops that the budget does not allow are not begun");
@@ -196,7 +213,7 @@ fn one_run_at_a_time_and_only_what_makes_sense() {
         Request { size: Some(u64::MAX), ..Request::default() },
         Request { loops: Some(0), ..Request::default() },
         Request { repeat: Some(0), ..Request::default() },
-        Request { repeat: Some(u32::MAX), ..Request::default() },
+        Request { repeat: Some(u64::MAX), ..Request::default() },
         Request { only: Some("nothing".to_owned()), ..Request::default() },
     ] {
         assert!(matches!(turn(wrong.clone()).err(), Some(Refused::Invalid { .. })), "{wrong:?}");

@@ -2,7 +2,7 @@
 
 use super::{USAGE, fail, say};
 use crate::bench::engine::Event;
-use crate::bench::job::{Jobs, Refused, Request};
+use crate::bench::job::{Jobs, Refused, Request, Turn};
 use crate::bench::{Benchmark, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     loops: Option<u64>,
     /// Measurements of each alternative [default: 5]
     #[arg(short, long, value_name = "N")]
-    repeat: Option<u32>,
+    repeat: Option<u64>,
     /// Size, in what the benchmark goes over [default: its own]
     #[arg(short, long, value_name = "N")]
     size: Option<u64>,
@@ -56,6 +56,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let all = || jobs.benchmarks().iter().map(|benchmark| benchmark.name.to_owned()).collect();
     let names: Vec<String> = if arguments.names.is_empty() { all() } else { arguments.names.clone() };
+    // What is wrong is told before minutes are spent on what is not.
+    let checked = names.iter().try_for_each(|name| turn(&jobs, name, arguments).map(drop));
+    if let Err(error) = checked.and_then(|()| comparable(&jobs, &names, arguments, &baseline)) {
+        return fail(USAGE, &error);
+    }
     let mut reports = Vec::new();
     for name in &names {
         match measure(&jobs, name, arguments) {
@@ -76,11 +81,38 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     compare(&reports, &baseline)
 }
 
+/// Whether the baseline has something to compare these with, and all of it in the same size.
+fn comparable(jobs: &Jobs, names: &[String], arguments: &Arguments, baseline: &[Report]) -> Result<(), String> {
+    let Some(file) = &arguments.baseline else { return Ok(()) };
+    let before: Vec<&Report> = baseline.iter().filter(|before| names.contains(&before.name)).collect();
+    if before.is_empty() {
+        return Err(format!("{}: no report of {}", file.display(), names.join(", ")));
+    }
+    for report in before {
+        let size = arguments.size.or(jobs.find(&report.name).map(|benchmark| benchmark.size.default));
+        if size.is_some_and(|size| size != report.size) {
+            let (file, name, size) = (file.display(), &report.name, report.size);
+            return Err(format!("{file}: {name} was measured with size {size}; -s {size} measures the same"));
+        }
+    }
+    Ok(())
+}
+
 /// What became slower since the baseline.
 fn compare(reports: &[Arc<Report>], baseline: &[Report]) -> ExitCode {
-    let before = |report: &Report| baseline.iter().find(|before| before.name == report.name);
-    let slower: Vec<String> =
-        reports.iter().flat_map(|now| before(now).map(|then| now.slower_than(then)).unwrap_or_default()).collect();
+    if baseline.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let mut slower = Vec::new();
+    for now in reports {
+        match baseline.iter().find(|before| before.name == now.name) {
+            Some(then) => {
+                now.unlike(then).iter().for_each(|line| eprintln!("note: {line}"));
+                slower.extend(now.slower_than(then));
+            }
+            None => eprintln!("note: {} is not in the baseline", now.name),
+        }
+    }
     slower.iter().for_each(|line| eprintln!("slower: {line}"));
     if slower.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -105,14 +137,18 @@ fn listed(benchmark: &Benchmark) -> String {
     )
 }
 
-fn measure(jobs: &Arc<Jobs>, name: &str, arguments: &Arguments) -> Result<Arc<Report>, ExitCode> {
+fn turn(jobs: &Arc<Jobs>, name: &str, arguments: &Arguments) -> Result<Turn, String> {
     let Arguments { loops, repeat, size, only, .. } = arguments;
     let request = Request { loops: *loops, repeat: *repeat, size: *size, only: only.clone() };
-    let turn = jobs.turn(name, request, BUDGET).map_err(|refused| {
+    jobs.turn(name, request, BUDGET).map_err(|refused| {
         let hint =
             if matches!(refused, Refused::Unknown(_)) { "; weir bench --list tells which there are" } else { "" };
-        fail(USAGE, &format!("{refused}{hint}"))
-    })?;
+        format!("{refused}{hint}")
+    })
+}
+
+fn measure(jobs: &Arc<Jobs>, name: &str, arguments: &Arguments) -> Result<Arc<Report>, ExitCode> {
+    let turn = turn(jobs, name, arguments).map_err(|error| fail(USAGE, &error))?;
     let style = ProgressStyle::with_template("{msg} {bar:32} {pos}/{len}");
     let bar = ProgressBar::new(turn.expected().0.into());
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

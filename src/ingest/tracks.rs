@@ -55,6 +55,7 @@ struct Session {
 struct Open {
     request: u64,
     last_byte: Instant,
+    held_bytes: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -100,6 +101,7 @@ impl Tracks {
             request,
             arrival,
             events: Vec::new(),
+            received: 0,
             copied_bytes: 0,
             brought: (false, false),
         })
@@ -202,7 +204,7 @@ impl Session {
         if is_open || (needs_init && init.is_none()) {
             return Err(PublishError::Busy);
         }
-        self.open.insert(track.to_owned(), Open { request, last_byte: Instant::now() });
+        self.open.insert(track.to_owned(), Open { request, last_byte: Instant::now(), held_bytes: 0 });
         Ok(init)
     }
 
@@ -214,6 +216,13 @@ impl Session {
             publication.alive(bytes);
         }
         Ok(())
+    }
+
+    /// Notes how much of all of it waits for more, up to a position in a request.
+    fn hold(&self, position: u64) -> Result<(), ArrivalError> {
+        let Some(publication) = &self.publication else { return Ok(()) };
+        let of_requests: u64 = self.open.values().map(|open| open.held_bytes).sum();
+        publication.hold(of_requests + self.aligner.held_bytes() + self.arrival.held_bytes(), position)
     }
 
     /// Takes what a request brought; whether it had come before.
@@ -274,6 +283,7 @@ impl Session {
             return;
         }
         self.open.remove(track);
+        let _ = self.hold(0);
         if over {
             self.over.insert(track.to_owned());
         }
@@ -302,6 +312,7 @@ pub struct TrackIntake<'a> {
     request: u64,
     arrival: mp4::Arrival,
     events: Vec<mp4::Event>,
+    received: u64,
     copied_bytes: u64,
     /// It brought an init segment, and fragments.
     brought: (bool, bool),
@@ -311,6 +322,7 @@ impl TrackIntake<'_> {
     /// Takes bytes as they came.
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), PublishError> {
         let received = bytes.len() as u64;
+        self.received += received;
         lock(&self.session).alive(&self.track, self.request, received)?;
         let pushed = self.arrival.push(bytes, &mut self.events);
         let traffic = &self.tracks.traffic;
@@ -319,7 +331,16 @@ impl TrackIntake<'_> {
         if !self.events.is_empty() {
             self.publish().await?;
         }
-        Ok(pushed?)
+        Ok(pushed.and(self.hold())?)
+    }
+
+    /// Notes what is here of the next fragment.
+    fn hold(&self) -> Result<(), ArrivalError> {
+        let mut session = lock(&self.session);
+        if let Some(open) = session.open.get_mut(&self.track).filter(|open| open.request == self.request) {
+            open.held_bytes = self.arrival.held_bytes();
+        }
+        session.hold(self.received)
     }
 
     async fn publish(&mut self) -> Result<(), PublishError> {
@@ -338,7 +359,7 @@ impl TrackIntake<'_> {
                 self.tracks.again.fetch_add(u64::from(again), Relaxed);
             }
             session.pump(now, false, &self.tracks.traffic)?;
-            !session.kept && session.aligner.waiting_bytes > WAITING_MAX
+            !session.kept && session.aligner.held_bytes() > WAITING_MAX
         };
         if is_full {
             kept(&self.session).await;

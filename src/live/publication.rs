@@ -8,7 +8,7 @@ use super::numbers::Kept;
 use super::stream::{Inner, PublishError, Publisher, State, Stream};
 use super::times::{shift_us, shifts, span_us};
 use crate::media::cadence::{Mark, jumps};
-use crate::media::mp4::arrival::{Fragment, TrackRun, shift_times};
+use crate::media::mp4::arrival::{ArrivalError, Fragment, TrackRun, Wrong, shift_times};
 use crate::media::time::ticks_to_us;
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::Marker;
@@ -36,8 +36,8 @@ struct Early {
 }
 
 impl Early {
-    /// Bytes that may wait: minutes of sound.
-    const BYTES_MAX: u64 = 4 << 20;
+    /// Bytes that may wait: a minute of sound.
+    const BYTES_MAX: u64 = 1 << 20;
 
     fn push(&mut self, fragment: Fragment) {
         if fragment.runs.iter().any(|run| run.video) {
@@ -127,6 +127,18 @@ impl Publication {
         }
     }
 
+    /// Notes how many bytes wait for the rest of their part; an error, at the last of them, when those are too many.
+    pub fn hold(&self, bytes: u64, position: u64) -> Result<(), ArrivalError> {
+        let mut inner = self.stream.lock();
+        if inner.epoch != self.epoch {
+            return Ok(());
+        }
+        self.stream.hold(&mut inner, bytes + self.early.bytes).map_err(|limit| {
+            let what = format!("a part is not whole, and longer than the {limit} bytes that a stream may keep,");
+            ArrivalError { what, position, kind: Wrong::TooLarge { limit } }
+        })
+    }
+
     /// Notes that no request is open; the publisher is back with its next byte.
     pub fn rest(&self) {
         let mut inner = self.stream.lock();
@@ -191,10 +203,12 @@ impl Publication {
         if shifts.iter().any(|(_, shift)| *shift != 0) {
             fragment.rope[0] = shift_times(&fragment.rope[0], &shifts)?;
             copied = fragment.rope[0].len() as u64;
+        } else if let Some(front) = fragment.front {
+            fragment.rope.splice(..2, [front]);
         }
         let (start_us, end_us) = span_us(&fragment.runs, init, &shifts);
         let leading_us = leading.map(|run| span_us(&[run], init, &shifts));
-        let Fragment { rope, len, runs, keyframe, begins, ends } = fragment;
+        let Fragment { rope, len, runs, keyframe, begins, ends, .. } = fragment;
         let (rope, joined_bytes) = joined_if_short(rope, len);
         let cut = Cut { leading_us, discontinuity, begins, ends };
         let share = |run: &TrackRun| Share {
@@ -272,6 +286,7 @@ fn joined_if_short(rope: Vec<Bytes>, len: u64) -> (Vec<Bytes>, u64) {
 
 impl Drop for Publication {
     fn drop(&mut self) {
+        let _ = self.hold(0, 0);
         let mut inner = self.stream.lock();
         if !self.finished && inner.epoch == self.epoch && inner.state == State::Live {
             (inner.state, inner.publisher) = (State::Waiting, None);

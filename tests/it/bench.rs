@@ -64,15 +64,20 @@ fn what_cannot_be_run_is_told_why() {
     let server = server().start();
     assert_eq!(post(&server, "/debug/bench/none").status, 404);
     assert_eq!(server.admin_get("/debug/bench/none").status, 404);
-    for wrong in ["loops=0", "loops=x", "repeat=0", "repeat=101", "size=0", "size=999999999999", "only=nothing"] {
+    let wrong = "loops=0 loops=x loops= loops=-1 loops=1000000000001 loops=99999999999999999999999 loops=1&loops=2 \
+                 repeat=0 repeat=101 repeat=1.5 size=0 size=999999999999 only=nothing only=%ff format=xml";
+    for wrong in wrong.split_whitespace() {
         let refused = post(&server, &format!("/debug/bench/chunk-slice?{wrong}"));
         assert_eq!(refused.status, 422, "{wrong}: {refused:?}");
         assert_eq!(refused.header("content-type"), Some("application/problem+json"));
     }
-    assert_eq!(post(&server, "/debug/bench/chunk-slice?format=xml").status, 400);
     let too_long = post(&server, "/debug/bench/chunk-slice?loops=1000000000&only=copy&format=json");
     assert_eq!(too_long.status, 422, "{too_long:?}");
     assert!(too_long.text().contains("a run may take 30 s"), "{too_long:?}");
+    for (method, path, allow) in [("PUT", "/empty", "GET, HEAD, POST"), ("POST", "", "GET, HEAD")] {
+        let refused = client::request(server.admin, method, &format!("/debug/bench{path}"), &[], b"");
+        assert_eq!((refused.status, refused.header("allow")), (405, Some(allow)), "{method} {path}");
+    }
     assert_eq!(server.get("/debug/bench").status, 404, "never on the media listener");
 }
 
@@ -117,7 +122,15 @@ fn the_command_line_does_the_same() {
     let unknown = bench(&["none"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("weir bench --list"));
-    assert_eq!(bench(&["chunk-slice", "-r", "0"]).status.code(), Some(2));
+    // Nothing is measured before all of it is known to be right.
+    for wrong in
+        [["-r", "0"], ["-r", "-1"], ["-n", "x"], ["-n", "0"], ["-n", "1000000000001"], ["-s", "0"], ["-s", "1e3"]]
+    {
+        let refused = bench(&[&["chunk-slice"][..], &wrong].concat());
+        assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "{wrong:?}: {refused:?}");
+    }
+    let second = bench(&["chunk-slice", "none"]);
+    assert_eq!((second.status.code(), second.stdout.len()), (Some(2), 0), "{second:?}");
 }
 
 #[test]
@@ -143,6 +156,23 @@ fn a_baseline_tells_what_became_slower() {
     let slower = against(&reports);
     assert_eq!(slower.status.code(), Some(1));
     assert!(String::from_utf8(slower.stderr).unwrap().contains("slower: chunk-slice copy: "));
-    std::fs::write(&file, "no JSON").unwrap();
-    assert_eq!(bench(&["--baseline", file.to_str().unwrap()]).status.code(), Some(2));
+    let told = |output: Output| String::from_utf8(output.stderr).unwrap();
+    // What is no longer the same thing is said, or refused.
+    set(&mut reports, 1e12);
+    reports[0]["cpu"] = "a Z80".into();
+    reports[0]["alternatives"].as_array_mut().unwrap().pop();
+    let elsewhere = against(&reports);
+    assert_eq!(elsewhere.status.code(), Some(0));
+    let text = told(elsewhere);
+    assert!(text.contains("before, on a Z80") && text.contains("chunk-slice borrow is not in the baseline"), "{text}");
+    reports[0]["size"] = 4096.into();
+    let refused = against(&reports);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(told(refused).contains("chunk-slice was measured with size 4096"));
+    for nothing_to_compare in ["no JSON", "[]", "{}", "[{\"name\":\"chunk-slice\"}]", "[null]"] {
+        std::fs::write(&file, nothing_to_compare).unwrap();
+        let output = bench(&["chunk-slice", "-n", "1", "-r", "1", "--baseline", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{nothing_to_compare}: {output:?}");
+        assert!(output.stdout.is_empty(), "refused before anything is measured");
+    }
 }

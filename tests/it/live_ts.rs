@@ -294,3 +294,43 @@ fn what_is_no_stream_is_refused_with_a_reason() {
     assert!(server.log().contains(&format!("at byte {}", bytes.len())));
     server.assert_alive("garbage");
 }
+
+/// Players that take each part for itself find the sets of its pictures in it, and the counters go on.
+#[test]
+fn every_part_has_the_parameter_sets_of_its_pictures() {
+    let server = Server::builder().argument("--segment-target", "4 s").argument("--part-target", "500 ms").start();
+    let directory = tempfile::tempdir().unwrap();
+    // A keyframe in four seconds; delimiters and lengths of PES packets as ffmpeg's muxer writes them, and otherwise.
+    let codings: [(&str, &[&str], &[&str]); 3] = [
+        ("h264", &["libx264", "-preset", "ultrafast", "-bf", "2"], &[]),
+        ("hevc", &["libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:keyint=100:min-keyint=100"], &[]),
+        ("lengths", &["libx264", "-preset", "ultrafast"], &["-omit_video_pes_length", "0"]),
+    ];
+    for (name, coding, muxing) in codings {
+        let path = directory.path().join(name);
+        let status = Command::new("ffmpeg")
+            .args(["-v", "error", "-f", "lavfi", "-i", "testsrc2=s=160x90:r=25", "-t", "4", "-g", "100", "-c:v"])
+            .args(coding)
+            .args(["-f", "mpegts"])
+            .args(muxing)
+            .arg(&path)
+            .status();
+        assert!(status.unwrap().success());
+        let sent = std::fs::read(&path).unwrap();
+        let key = format!("Bearer {WRITE_KEY}");
+        let response = server.request("PUT", &format!("/live/{name}"), &[("Authorization", &key)], &sent);
+        assert_eq!(response.status, 200, "{}", response.text());
+        let text = server.get(&format!("/live/{name}/index.m3u8")).text();
+        let named = text.lines().filter_map(|line| line.strip_prefix("#EXT-X-PART:")?.split('"').nth(1));
+        let parts: Vec<Vec<u8>> = named.map(|part| server.get(&format!("/live/{name}/{part}")).body).collect();
+        assert!(parts.len() >= 8, "{text}");
+        for (n, part) in parts.iter().enumerate() {
+            let video = &oracle::probe(part, &[])["streams"][0];
+            assert_eq!((&video["width"], &video["height"]), (&160.into(), &90.into()), "{name}, part {n}: {video}");
+        }
+        let file = server.get(&format!("/live/{name}/file")).body;
+        assert_continuous(&file);
+        let (received, expected) = (oracle::decode(&file), oracle::decode(&sent));
+        assert!(expected.len() == 100 && received == expected, "{name}: {} frames", received.len());
+    }
+}

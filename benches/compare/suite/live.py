@@ -28,6 +28,8 @@ HLS_ROWS = {"hls-1000": 1000}
 INGEST_ROWS = {"ingest-1": 1, "ingest-32": 32}
 NAMES = [*ROWS, *HLS_ROWS, *INGEST_ROWS]
 SEGMENT_SECONDS = 1
+# Of the publisher's file.
+BYTES_PER_SECOND = 4_000_000 / 8
 
 
 def row(bench, name):
@@ -144,23 +146,44 @@ def measure(bench, server, arguments, command="live"):
 
 
 def measure_xiu(bench, common):
-    """xiu takes RTMP; ffmpeg publishes the same file at its own speed. Its viewers see no marks."""
+    """xiu takes RTMP; ffmpeg publishes a like file at its own speed, with a keyframe every two seconds, since xiu sends
+    all from the last one on to whoever joins. Its viewers see no marks."""
     rtmp, flv = servers.free_port(), servers.free_port()
-    config = os.path.join(bench.fixtures.work, "xiu.toml")
-    with open(config, "w", encoding="utf-8") as file:
-        file.write(f"[rtmp]\nenabled = true\nport = {rtmp}\n[httpflv]\nenabled = true\nport = {flv}\n"
-                   "[log]\nlevel = \"error\"\n")
-    server = servers.Server("xiu", [bench.xiu, "-c", config], {"xiu": f"{servers.HOST}:{flv}"}, 0)
-    command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", bench.fixtures.camera(FRAME_SECONDS), "-c",
-               "copy", "-f", "flv", f"rtmp://{servers.HOST}:{rtmp}/live/cam"]
+    address, fixture = f"{servers.HOST}:{flv}", bench.fixtures.camera(FRAME_SECONDS, 50)
+    server = servers.Server("xiu", [bench.xiu, "-r", str(rtmp), "-f", str(flv), "-l", "error"], {"xiu": address}, 0)
+    command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", fixture, "-c", "copy", "-f", "flv",
+               f"rtmp://{servers.HOST}:{rtmp}/live/cam"]
     publisher = subprocess.Popen(["taskset", "-c", "1", *command], stdin=subprocess.DEVNULL,
                                  stderr=subprocess.DEVNULL, preexec_fn=servers.prepare_child)
     try:
-        time.sleep(1.5)
-        return measure(bench, server, ["--view", "/live/cam.flv", *common])
+        check_samples(f"http://{address}/live/cam.flv", fixture)
+        run = measure(bench, server, ["--view", "/live/cam.flv", *common])
+        run["received_of_due"] = run["bytes"] / (BYTES_PER_SECOND * run["seconds"] * run["viewers"])
+        return run
     finally:
         publisher.kill()
         publisher.wait()
+
+
+def check_samples(url, file, seconds=20):
+    """A second of a stream has the very samples of the file that is published, by digest and in their order. Waits for
+    the stream to be there."""
+    published, deadline = digests(file), time.monotonic() + seconds
+    while not (seen := digests(url, "-analyzeduration", "500000", "-read_intervals", "%+1")):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{url}: no samples in {seconds} s")
+        time.sleep(0.2)
+    first = published.index(seen[0]) if seen[0] in published else 0
+    if len(seen) < 10 or seen != (published * 2)[first:first + len(seen)]:
+        raise RuntimeError(f"{url}: samples differ from those of {file}")
+
+
+def digests(source, *arguments):
+    """Of each video sample, as ffprobe finds them."""
+    command = ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "packet=data_hash", "-show_data_hash",
+               "md5", "-of", "csv=p=0", *arguments, source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return done.stdout.split()
 
 
 def ingest_row(bench, name, publishers):

@@ -57,21 +57,40 @@ def describe():
 def own_network():
     """Gives this program and its children a loopback interface of their own, so that no setting of it touches the rest
     of the machine. False where that is not permitted."""
-    before = read(CONGESTION).strip()
     if ctypes.CDLL(None).unshare(CLONE_NEWNET) != 0:
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16sh14x", fcntl.ioctl(control, SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
-    set_congestion(before)
     return True
 
 
 def set_congestion(name):
-    """The algorithm of connections made from now on, in this network namespace."""
-    with open(CONGESTION, "w", encoding="utf-8") as file:
-        file.write(name)
+    """The algorithm of connections made from now on, in this network namespace. Set on the route: the default may only
+    be set to what tcp_allowed_congestion_control names, which belongs to the whole machine. OSError where it cannot."""
+    command = ["ip", "route", "change", "local", "127.0.0.1", "dev", "lo", "table", "local", "proto", "kernel",
+               "scope", "host", "src", "127.0.0.1", "congctl", name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    found = congestion_of_a_connection()
+    if done.returncode != 0 or found != name:
+        raise OSError(f"connections have {found}: {done.stderr.strip() or 'the route does not decide it'}")
+
+
+def congestion_of_a_connection():
+    """The algorithm of a connection over loopback, at the side that accepts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname(), 5), listener.accept()[0] as accepted:
+            return accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
+
+def cannot_set(name):
+    """Why connections cannot be given this algorithm, or None. Leaves them with it."""
+    try:
+        set_congestion(name)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return None
 
 
 def set_priority(nice):

@@ -89,11 +89,11 @@ METHOD = """
   fragment tell the viewers which one it is, so bytes need not be counted. The bare loop
   (`benches/compare/drain/src/bin/fanout.rs`) writes each chunk of the publisher to every viewer, and does nothing else.
 
-How to repeat: `benches/compare/run` (an hour at most), `benches/compare/run --quick` (a quarter of an hour),
-`--rows 'range-20m-*'` for some rows, `--help` for the rest. It needs Linux, two cores, Python 3, ffmpeg and nginx
-(installed with apt where it is missing), and 10 GB of disk below `target/compare`. static-web-server is built from the
-crate registry where it is missing (minutes); xiu, the live peer, only with `--peers static-web-server,xiu` (half an
-hour, and two packages of Debian). `--quick` builds no peer; those that are there take part.
+How to repeat: `benches/compare/run` (an hour at most, and the first time half an hour for the peers),
+`benches/compare/run --quick` (a quarter of an hour), `--rows 'range-20m-*'` for some rows, `--help` for the rest. It
+needs Linux, two cores, Python 3, cargo, and 10 GB of disk below `target/compare`. nginx, ffmpeg and iproute2 come from
+Debian, static-web-server and xiu from the crate registry, where they are missing; `--quick` builds no peer, those that
+are there take part.
 """
 
 
@@ -128,7 +128,7 @@ def machine_table(results, facts):
         ["Weir", f"{facts.get('weir', 'not part of this run')}; {facts['rustc']}"],
         ["other servers", f"static-web-server {facts.get('static-web-server', 'took no part')}, "
                           f"xiu {facts.get('xiu', 'took no part')}"],
-        ["rows that are missing", ", ".join(results["failed"]) or "none"],
+        ["rows that are missing", "; ".join([*results["failed"], *results["left_out"]]) or "none"],
         ["run", f"{results['mode']}, {results['rounds']} rounds, {results['minutes']} minutes; "
                 f"{results['noisy']} of {results['measured']} measurements were disturbed by others"],
     ]

@@ -14,10 +14,11 @@ LIVE_NOTE = """
 A 4 Mb/s publisher, one core for the server. Delay: from the publisher's write of a fragment to the viewer's read of its
 last byte, both in the client, whose own work on its one core is part of it; every tenth viewer is timed. nginx has no
 live streams: it sends the same bytes as files of one second, each viewer one per second. xiu is published to over RTMP
-and watched over HTTP-FLV. Memory: what the server's RSS grew by, less the bytes that were published (the window), per
-viewer that reads or stalls; kernel buffers are those of both ends. Copied: bytes that were written or parsed out of
-place, heads and chunk lines of viewers among them, per byte received and per byte sent. "of due" is how much of what
-was published reached the viewers in time; well below 1, the figures of a row mean little.
+and watched over HTTP-FLV; before each of its runs a second of it is compared with the file, sample by sample. Memory:
+what the server's RSS grew by, less the bytes that were published (the window), per viewer that reads or stalls; kernel
+buffers are those of both ends. Copied: bytes that were written or parsed out of place, heads and chunk lines of viewers
+among them, per byte received and per byte sent. "of due" is how much of what was published reached the viewers in time;
+well below 1, the figures of a row mean little.
 """
 
 
@@ -41,8 +42,8 @@ def live_section(rows, verdicts):
                           number(take(runs, "delay_p50_us") if seen else []),
                           number(take(runs, "delay_p99_us") if seen else []),
                           number(per_viewer), number(buffers), number(take(runs, "copied_per_received"), 3),
-                          number(take(runs, "copied_per_sent"), 4), number(take(runs, "received_of_due"), 2)
-                          if seen else "–", number(take(runs, "lost"))])
+                          number(take(runs, "copied_per_sent"), 4), number(take(runs, "received_of_due"), 2),
+                          number(take(runs, "lost"))])
             if label == "weir":
                 judge(row, verdicts, cpu, to_loop, runs, per_viewer)
     head = ["row", "server", "CPU ms/GB", "to the bare loop", "delay p50 µs", "delay p99 µs", "bytes per viewer",

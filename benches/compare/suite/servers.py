@@ -154,6 +154,8 @@ def sws(binary, root, core=0):
     return Server("static-web-server", command, {"static-web-server": f"{HOST}:{port}"}, core)
 
 
+# The programs that the run starts, and the packages of Debian that they are in.
+DEBIAN = {"nginx": "nginx", "ffmpeg": "ffmpeg", "ip": "iproute2", "taskset": "util-linux"}
 # Peers from the crate registry: what cargo builds, what Debian has to have for it, and the longest it may take.
 PEERS = {
     "static-web-server": (["static-web-server", "--version", "^2", "--no-default-features"], [], 15 * 60),
@@ -173,8 +175,7 @@ def peer(name, target, build, say):
     say(f"build {name}, at most {seconds // 60} minutes")
     try:
         if debian:
-            subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *debian], check=True, timeout=300,
-                           stdout=subprocess.DEVNULL)
+            install(debian, say)
         subprocess.run(["cargo", "install", "--quiet", "--locked", *crate, "--root", root], check=True, timeout=seconds)
     except (OSError, subprocess.SubprocessError) as error:
         say(f"{name} CANNOT BE BUILT and takes no part: {error}")
@@ -182,10 +183,19 @@ def peer(name, target, build, say):
     return binary
 
 
-def install_nginx(say):
-    """nginx from Debian, if it is missing."""
-    if shutil.which("nginx"):
-        return
-    say("install nginx")
-    subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "nginx"], check=True, timeout=300,
-                   stdout=subprocess.DEVNULL)
+def install_programs(say):
+    """What the run needs from Debian, where it is missing."""
+    missing = [package for program, package in DEBIAN.items() if not shutil.which(program)]
+    if missing:
+        install(missing, say)
+
+
+def install(packages, say):
+    """Packages of Debian; its lists are fetched when they are not there or too old."""
+    say(f"install {' '.join(packages)}")
+    command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    quiet = {"stdout": subprocess.DEVNULL, "timeout": 600, "env": env}
+    if subprocess.run(command, stderr=subprocess.DEVNULL, **quiet).returncode != 0:
+        subprocess.run(["apt-get", "update", "-q"], check=True, **quiet)
+        subprocess.run(command, check=True, **quiet)

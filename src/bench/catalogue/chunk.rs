@@ -43,8 +43,8 @@ fn mapped() -> io::Result<MappedFile> {
     in_memory((0..FILE_BYTES / MIB).map(|_| block.as_slice()))
 }
 
-/// What one core could do if this were all it did: bytes per second, and clients that ask for a chunk each second.
-fn limits(report: &Report) -> Vec<String> {
+/// What one core could do if this were all it did: bytes per second, and clients with a chunk each second.
+pub(super) fn limits(report: &Report) -> Vec<String> {
     let limit = |figures: &crate::bench::report::Figures| {
         let per_second = 1e9 / figures.best_ns;
         let bytes = bytes_per_second(figures.elements as f64 * per_second);

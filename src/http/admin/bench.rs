@@ -34,7 +34,10 @@ const FORMATS: &[&str] = &["text", "json", "html"];
 
 /// The routes of this family.
 pub fn routes() -> Router<Arc<Edge>> {
-    Router::new().route("/debug/bench", get(list)).route("/debug/bench/{name}", get(last).post(run))
+    let not_allowed = async || Problem::method_not_allowed("GET, HEAD, POST");
+    Router::new()
+        .route("/debug/bench", get(list))
+        .route("/debug/bench/{name}", get(last).post(run).fallback(not_allowed))
 }
 
 async fn jobs(edge: &Edge, asked: impl FnOnce() -> String) -> Result<Arc<Jobs>, Problem> {
@@ -120,27 +123,25 @@ impl From<Refused> for Problem {
     }
 }
 
-fn request(query: &Query<'_>) -> Result<Request, Problem> {
-    let repeat = query.u64("repeat")?.map(|repeat| u32::try_from(repeat).unwrap_or(u32::MAX));
+/// What is to be run, and whether its outcome is one JSON object.
+fn request(query: Option<&str>) -> Result<(Request, bool), Problem> {
+    let query = Query::parse(query)?;
     let only = query.get("only").map(str::to_owned);
-    Ok(Request { loops: query.u64("loops")?, repeat, size: query.u64("size")?, only })
+    let request = Request { loops: query.u64("loops")?, repeat: query.u64("repeat")?, size: query.u64("size")?, only };
+    Ok((request, query.one_of("format", &["text", "json"])? == Some("json")))
 }
 
 /// `POST /debug/bench/{name}`: text with progress as it comes, or one JSON object at the end.
 async fn run(State(edge): State<Arc<Edge>>, Path(name): Path<String>, RawQuery(query): RawQuery) -> Answer {
-    let query = Query::parse(query.as_deref())?;
     // A number that is none is as wrong here as one that is too large.
-    let request = request(&query).map_err(|problem| Problem { status: StatusCode::UNPROCESSABLE_ENTITY, ..problem })?;
-    let format = query.one_of("format", &["text", "json"])?.unwrap_or("text");
+    let asked = request(query.as_deref());
+    let (request, json) = asked.map_err(|problem| Problem { status: StatusCode::UNPROCESSABLE_ENTITY, ..problem })?;
     let jobs = jobs(&edge, || format!("POST /debug/bench/{name}")).await?;
     // The turn is taken first: two that look at the load at once must not both go on.
     let turn = jobs.turn(&name, request, BUDGET)?;
     let turn = turn.unless_loaded(job::load().await, f64::from(edge.config.bench_load_max) / 100.0)?;
-    let lines = start(turn, name, format == "json")?;
-    if format == "json" {
-        return whole(lines).await;
-    }
-    text_of(Body::new(lines), TEXT)
+    let lines = start(turn, name, json)?;
+    if json { whole(lines).await } else { text_of(Body::new(lines), TEXT) }
 }
 
 /// What the run says, line by line; the last is the report.

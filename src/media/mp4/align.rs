@@ -56,8 +56,7 @@ pub struct Aligner {
     base: Option<(i64, Duration)>,
     next_id: u32,
     sequence: u32,
-    /// Bytes of fragments that wait.
-    pub waiting_bytes: u64,
+    waiting_bytes: u64,
     /// Bytes of boxes that were written anew.
     pub copied_bytes: u64,
 }
@@ -114,6 +113,11 @@ impl Aligner {
             waiting_bytes: 0,
             copied_bytes: 0,
         }
+    }
+
+    /// Bytes of fragments that wait for others.
+    pub fn held_bytes(&self) -> u64 {
+        self.waiting_bytes
     }
 
     /// The init segment of a source.

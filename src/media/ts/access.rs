@@ -4,7 +4,7 @@
 //! An access unit may share its PES packet with others, or reach over several. The two fields of a frame are one.
 //! Must not know how frames are ordered or stored.
 
-use super::nal::{Event, Splitter};
+use super::nal::{Event, KEEP, Splitter};
 use super::picture::{Kind, Parser, Picture, Prefix, Unit};
 
 /// The PES packet that is being read.
@@ -94,7 +94,38 @@ struct State {
     after_end: bool,
     /// The sequence parameters that came last, without the zeros behind them.
     parameters: Vec<u8>,
+    sets: Sets,
     done: Vec<AccessUnit>,
+}
+
+/// The parameter sets of one access unit.
+#[derive(Default)]
+struct Sets {
+    bytes: Vec<u8>,
+    /// A sequence parameter set is among them.
+    sequence: bool,
+    /// One of them was too long to be kept.
+    cut: bool,
+    /// The next one is of another access unit.
+    closed: bool,
+}
+
+impl Sets {
+    fn take(&mut self, unit: &[u8], whole: bool, sequence: bool) {
+        if std::mem::take(&mut self.closed) {
+            *self = Self::default();
+        }
+        self.sequence |= sequence;
+        self.cut |= !whole || self.bytes.len() > KEEP;
+        if !self.cut {
+            self.bytes.extend([0, 0, 0, 1]);
+            self.bytes.extend_from_slice(unit);
+        }
+    }
+
+    fn usable(&self) -> Option<&[u8]> {
+        (self.sequence && !self.cut).then_some(&self.bytes)
+    }
 }
 
 impl Assembler {
@@ -111,6 +142,7 @@ impl Assembler {
             first_field: None,
             after_end: false,
             parameters: Vec::new(),
+            sets: Sets::default(),
             done: Vec::new(),
         };
         Self { splitter: Splitter::default(), state }
@@ -123,6 +155,11 @@ impl Assembler {
     /// The sequence parameters that came last.
     pub fn parameters(&self) -> &[u8] {
         &self.state.parameters
+    }
+
+    /// All parameter sets of the last access unit that had some, as a byte stream, if a decoder can begin with them.
+    pub fn sets(&self) -> Option<&[u8]> {
+        self.state.sets.usable()
     }
 
     /// The access unit that is being collected.
@@ -181,12 +218,16 @@ impl State {
             }
             Event::Unit(bytes) => {
                 let unit = self.parser.unit(bytes);
-                if unit == Unit::Prefix(Prefix::Parameters) {
-                    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+                self.unit(unit);
+                let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+                let sequence = unit == Unit::Prefix(Prefix::Parameters);
+                if sequence {
                     self.parameters.clear();
                     self.parameters.extend_from_slice(&bytes[..end]);
                 }
-                self.unit(unit);
+                if bytes.first().is_some_and(|first| self.parser.is_set(*first)) {
+                    self.sets.take(&bytes[..end], bytes.len() < KEEP, sequence);
+                }
                 0
             }
         }
@@ -234,6 +275,7 @@ impl State {
     fn close(&mut self, end: u64) {
         let Some(mut unit) = self.current.take() else { return };
         let Some(picture) = unit.picture else { return };
+        self.sets.closed = true;
         unit.end = end.max(unit.pes.offset + 1);
         let Some(parity) = picture.field else {
             self.done.extend(self.first_field.take());

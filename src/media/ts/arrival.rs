@@ -4,7 +4,7 @@
 //! buffers (to be read; they go out as they came), what is searched for lost sync, and program tables.
 //! Source: ISO/IEC 13818-1 §2.4.3.
 
-use super::cutter::{Cut, Cutter, Ended};
+use super::cutter::{Cut, Cutter, Ended, Sets};
 use super::packet::{PACKET, SYNC, sync_run};
 use super::picture::Format;
 use super::psi::Program;
@@ -143,6 +143,11 @@ impl Arrival {
         Ok(())
     }
 
+    /// Bytes that are here and in no part yet.
+    pub fn held_bytes(&self) -> u64 {
+        self.rope.len() + (self.carried + self.hunt.len()) as u64
+    }
+
     /// `begin` is the position of the first of the bytes.
     fn walk(&mut self, bytes: &Bytes, begin: u64, events: &mut Vec<Event>) -> Result<(), Broken> {
         let (mut at, mut run) = (0, 0);
@@ -215,6 +220,13 @@ impl Arrival {
         let mut rope = std::mem::replace(&mut self.rope, tail);
         self.part_at = cut.at;
         if let Some(ended) = cut.ended.filter(|_| !rope.is_empty()) {
+            if let Some(Sets { at, packets }) = ended.sets {
+                self.copied_bytes += packets.len() as u64;
+                let mut media = rope.split_off(at);
+                let rest = media.split_off(PACKET as u64);
+                rope.push(packets);
+                rope.append(rest);
+            }
             if let Some(tables) = &ended.tables {
                 self.copied_bytes += tables.len() as u64;
                 let media = std::mem::take(&mut rope);

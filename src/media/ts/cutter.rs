@@ -11,6 +11,7 @@ use super::mpeg2;
 use super::packet::{PACKET, Packet};
 use super::picture::{Parity, Parser};
 use super::psi::{self, Coding, PAT_PID, Program, Sections};
+use super::sets;
 use crate::media::cadence::{Cadence, Mark, Targets, Unit as Span};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
@@ -39,6 +40,13 @@ pub(super) struct Ended {
     pub(super) jump: bool,
     /// To be put in front, where they did not stand there.
     pub(super) tables: Option<Bytes>,
+    pub(super) sets: Option<Sets>,
+}
+
+/// The packet of a part at `at`, with parameter sets in it.
+pub(super) struct Sets {
+    pub(super) at: u64,
+    pub(super) packets: Bytes,
 }
 
 struct Open {
@@ -47,6 +55,7 @@ struct Open {
     start: i64,
     jump: bool,
     tables: Option<Bytes>,
+    sets: Option<Sets>,
 }
 
 /// The stream whose units are counted: the first video, or the first audio where there is none.
@@ -63,6 +72,8 @@ enum Main {
 struct Unit {
     pes: Pes,
     judged: bool,
+    /// Its picture comes with parameter sets.
+    has_sets: bool,
 }
 
 pub(super) struct Cutter {
@@ -76,6 +87,8 @@ pub(super) struct Cutter {
     /// Where a PAT stands that only other streams' packets followed, and whether the PMT came behind it.
     front: Option<(u64, bool)>,
     unit: Option<Unit>,
+    /// The first packet of a video's unit.
+    head: [u8; PACKET],
     first_field: Option<Parity>,
     clock: Clock,
     open: Option<Open>,
@@ -157,6 +170,7 @@ impl Cutter {
             main_pid: 0,
             front: None,
             unit: None,
+            head: [0; PACKET],
             first_field: None,
             clock: Clock::default(),
             open: None,
@@ -260,7 +274,7 @@ impl Cutter {
     fn media(&mut self, packet: &Packet<'_>, bytes: &[u8; PACKET], at: u64, entry: Option<u64>) -> Option<Cut> {
         // `entry` of a PES packet without tables in front is its own first packet.
         let place = Pes { offset: at, entry: entry.unwrap_or(at), ..Pes::default() };
-        let (began, key) = match &mut self.main {
+        let (began, key, has_sets) = match &mut self.main {
             Main::None => return None,
             Main::Video(video) => {
                 // A packet may be sent twice (§2.4.3.3).
@@ -268,6 +282,9 @@ impl Cutter {
                     return None;
                 }
                 video.last = *bytes;
+                if packet.unit_start {
+                    self.head = *bytes;
+                }
                 let end = at + PACKET as u64;
                 let brought = video.take(packet, place);
                 match brought {
@@ -276,7 +293,7 @@ impl Cutter {
                     Brought::Start { from_header } => {
                         video.content.start_pes(video.pes);
                         video.content.feed(&video.header[from_header..], end);
-                        self.unit = Some(Unit { pes: video.pes, judged: false });
+                        self.unit = Some(Unit { pes: video.pes, judged: false, has_sets: false });
                     }
                 }
                 let unit = self.unit.filter(|unit| !unit.judged)?;
@@ -289,18 +306,19 @@ impl Cutter {
                     self.unit = None;
                     return None;
                 }
-                (unit.pes, first.is_some_and(|first| matches!(first.sync(), Sync::Closed | Sync::Open { .. })))
+                let is_key = matches!(first?.sync(), Sync::Closed | Sync::Open { .. });
+                (unit.pes, is_key, first?.parameters)
             }
             Main::Opaque(stream) => match stream.take(packet, place) {
-                Brought::Start { .. } => (stream.pes, stream.pes.random_access),
+                Brought::Start { .. } => (stream.pes, stream.pes.random_access, true),
                 _ => return None,
             },
             Main::Audio(stream) => match stream.take(packet, place) {
-                Brought::Start { .. } => (stream.pes, true),
+                Brought::Start { .. } => (stream.pes, true, true),
                 _ => return None,
             },
         };
-        self.unit = Some(Unit { pes: began, judged: true });
+        self.unit = Some(Unit { pes: began, judged: true, has_sets });
         let (time, jump) = self.clock.step(began.dts.or(began.pts));
         let audio = matches!(self.main, Main::Audio(_));
         self.judge(began, key, time, jump, audio)
@@ -322,9 +340,10 @@ impl Cutter {
     }
 
     fn begin(&mut self, pes: Pes, keyframe: bool, begins: Mark, time: i64, jump: bool) -> Cut {
-        let bare = (keyframe || begins != Mark::Nothing) && pes.entry == pes.offset;
-        let tables = if bare { self.tables() } else { None };
-        let open = Open { keyframe, begins, start: time, jump, tables };
+        let is_named = keyframe || begins != Mark::Nothing;
+        let tables = if is_named && pes.entry == pes.offset { self.tables() } else { None };
+        let sets = if is_named { self.sets(pes) } else { None };
+        let open = Open { keyframe, begins, start: time, jump, tables, sets };
         let ended = self.open.replace(open).map(|open| ended(open, begins, time));
         let init = if keyframe { self.renew() } else { None };
         Cut { at: pes.entry, ended, init }
@@ -337,6 +356,18 @@ impl Cutter {
         let mut bytes = BytesMut::with_capacity((self.pat.packets.len() + map.packets.len()) * PACKET);
         self.pat.packets.iter().chain(&map.packets).for_each(|packet| bytes.extend_from_slice(packet));
         Some(bytes.freeze())
+    }
+
+    /// The first packet of a picture that comes without parameter sets, with the last ones in it: players that take
+    /// each part of a playlist for itself need them.
+    fn sets(&self, pes: Pes) -> Option<Sets> {
+        let Main::Video(video) = &self.main else { return None };
+        if self.unit.is_none_or(|unit| unit.has_sets) {
+            return None;
+        }
+        let delimiter = video.content.parser().delimiter()?;
+        let packets = sets::insert(&self.head, delimiter, video.content.sets()?)?;
+        Some(Sets { at: pes.offset - pes.entry, packets })
     }
 
     /// The coding, if it is another one than before.
@@ -364,7 +395,7 @@ impl Cutter {
     pub(super) fn force(&mut self, at: u64) -> Cut {
         let time = self.clock.time;
         (self.front, self.unit) = (None, None);
-        let next = Open { keyframe: false, begins: Mark::Nothing, start: time, jump: false, tables: None };
+        let next = Open { keyframe: false, begins: Mark::Nothing, start: time, jump: false, tables: None, sets: None };
         let ended = self.open.take().map(|open| ended(open, Mark::Nothing, time));
         if ended.is_some() {
             self.open = Some(next);
@@ -383,8 +414,8 @@ impl Cutter {
 }
 
 fn ended(open: Open, ends: Mark, end: i64) -> Ended {
-    let Open { keyframe, begins, start, jump, tables } = open;
-    Ended { keyframe, begins, ends, start_us: us(start), end_us: us(end.max(start)), jump, tables }
+    let Open { keyframe, begins, start, jump, tables, sets } = open;
+    Ended { keyframe, begins, ends, start_us: us(start), end_us: us(end.max(start)), jump, tables, sets }
 }
 
 fn parser_of(coding: Coding) -> Option<Parser> {

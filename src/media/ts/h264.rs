@@ -83,12 +83,16 @@ const PIXEL_ASPECTS: [(u32, u32); 16] = [
     (2, 1),
 ];
 
+/// Sequence and picture parameter sets, and their extensions.
+pub fn is_set(first: u8) -> bool {
+    matches!(first & 0x1f, 7 | 8 | 13)
+}
+
 pub fn wants(first: u8) -> usize {
     match first & 0x1f {
         1 | 5 => 40,
         6 => super::nal::KEEP,
-        7 => 512,
-        8 => 16,
+        _ if is_set(first) => super::nal::KEEP,
         _ => 1,
     }
 }

@@ -15,11 +15,15 @@ pub struct Parser {
     pub format: Option<Format>,
 }
 
+/// Video, sequence and picture parameter sets.
+pub fn is_set(first: u8) -> bool {
+    matches!(first >> 1 & 0x3f, 32..=34)
+}
+
 pub fn wants(first: u8) -> usize {
     match first >> 1 & 0x3f {
         0..=21 => 24,
-        33 => 512,
-        34 => 16,
+        _ if is_set(first) => super::nal::KEEP,
         _ => 2,
     }
 }

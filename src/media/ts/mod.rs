@@ -4,7 +4,7 @@
 //! [`bits`], [`nal`] and the codecs (pictures), [`timeline`] (order and time), [`scan`] (all of it together),
 //! [`table`] (the result, searched where it lies), [`resolve`] (a moment to bytes), [`still`]
 //! (one frame for a decoder). For live streams: [`arrival`]
-//! (packets out of buffers), [`cutter`] (where parts begin), [`rope`].
+//! (packets out of buffers), [`cutter`] (where parts begin), [`sets`] (what their first pictures lack), [`rope`].
 //! Must not know about files, HTTP or the index cache.
 
 pub mod access;
@@ -23,6 +23,7 @@ pub mod psi;
 pub mod resolve;
 pub mod rope;
 pub mod scan;
+mod sets;
 mod still;
 pub mod sync;
 pub mod table;

@@ -114,6 +114,24 @@ impl Parser {
         }
     }
 
+    /// Whether a unit with this first byte is a parameter set that stands in a unit of its own.
+    pub fn is_set(&self, first: u8) -> bool {
+        match self {
+            Parser::H264(_) => h264::is_set(first),
+            Parser::Hevc(_) => hevc::is_set(first),
+            Parser::Mpeg2(_) => false,
+        }
+    }
+
+    /// First byte and length of an access unit delimiter, where parameter sets are units of their own.
+    pub fn delimiter(&self) -> Option<(u8, usize)> {
+        match self {
+            Parser::H264(_) => Some((9, 2)),
+            Parser::Hevc(_) => Some((35 << 1, 3)),
+            Parser::Mpeg2(_) => None,
+        }
+    }
+
     pub fn unit(&mut self, bytes: &[u8]) -> Unit {
         match self {
             Parser::H264(parser) => parser.unit(bytes),
