@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import socket
@@ -60,14 +61,15 @@ def free_port():
         return probe.getsockname()[1]
 
 class Server:
-    """One process tree. `addresses` maps a variant to where it listens."""
+    """One process tree. `addresses` maps a variant to where it listens. What a quiet one says on stderr is not shown."""
 
-    def __init__(self, name, command, addresses, core, environment=None):
+    def __init__(self, name, command, addresses, core, environment=None, quiet=False):
         self.name, self.addresses = name, addresses
         pin = [] if core is None else ["taskset", "-c", str(core)]
         self.log = open(os.devnull, "wb")
         env = {**os.environ, **(environment or {})}
-        self.process = subprocess.Popen([*pin, *command], stdin=subprocess.DEVNULL, stdout=self.log, env=env,
+        self.process = subprocess.Popen([*pin, *command], stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=self.log if quiet else None, env=env,
                                         start_new_session=True, preexec_fn=prepare_child)
         running.append(self)
         for address in addresses.values():
@@ -181,6 +183,13 @@ def peer(name, target, build, say):
         say(f"{name} CANNOT BE BUILT and takes no part: {error}")
         return None
     return binary
+
+
+def peer_version(name, program):
+    """Of the crate it was built from, as cargo noted it; what xiu prints is older."""
+    noted = machine.read(os.path.join(os.path.dirname(os.path.dirname(program)), ".crates.toml"))
+    found = re.search(rf'^"{name} (\S+)', noted, re.MULTILINE)
+    return found.group(1) if found else machine.first_line(program, "--version")
 
 
 def install_programs(say):
