@@ -3,7 +3,7 @@
 //! The decoder hands out the picture that each temporal unit shows, with the number that was sent with it.
 //! Must not know containers.
 
-use super::decode::StillDecoder;
+use super::decode::{Deadline, StillDecoder};
 use super::planes::{Plane, Planes, Window};
 use super::{FrameError, Limits};
 use crate::media::still::Colour;
@@ -40,18 +40,18 @@ impl Decoder {
 }
 
 impl StillDecoder for Decoder {
-    fn decode(&mut self, unit: &[u8], wanted: bool) -> Result<Option<Planes>, FrameError> {
-        if unit.is_empty() {
-            return Ok(None);
-        }
+    fn decode(&mut self, unit: &[u8], wanted: bool, time: &Deadline) -> Result<Option<Planes>, FrameError> {
         let number = if wanted { WANTED } else { BEFORE };
-        let mut sent = self.inner.send_data(unit.to_vec(), None, Some(number), None);
-        while let Err(Error::Again) = sent {
+        for piece in pieces(unit) {
+            time.check()?;
+            let mut sent = self.inner.send_data(piece.to_vec(), None, Some(number), None);
+            while let Err(Error::Again) = sent {
+                self.collect()?;
+                sent = self.inner.send_pending_data();
+            }
+            sent.map_err(refused)?;
             self.collect()?;
-            sent = self.inner.send_pending_data();
         }
-        sent.map_err(refused)?;
-        self.collect()?;
         Ok(self.found.take())
     }
 
@@ -59,6 +59,30 @@ impl StillDecoder for Decoder {
         self.collect()?;
         Ok(self.found.take())
     }
+}
+
+/// The OBUs of a temporal unit (AV1 section 5.3): the decoder would decode all of their pictures in one call. What has
+/// no size of its own, or a broken one, is a last piece.
+fn pieces(unit: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = unit;
+    std::iter::from_fn(move || {
+        let (piece, after) = rest.split_at_checked(obu_len(rest)?).unwrap_or((rest, &[]));
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// The length of the OBU that bytes begin with; `None` where there are none.
+fn obu_len(bytes: &[u8]) -> Option<usize> {
+    const HAS_EXTENSION: u8 = 1 << 2;
+    const HAS_SIZE: u8 = 1 << 1;
+    let first = *bytes.first()?;
+    let head = if first & HAS_EXTENSION != 0 { 2 } else { 1 };
+    let digits = bytes.get(head..).unwrap_or_default();
+    let last = digits.iter().take(4).position(|digit| digit & 0x80 == 0);
+    let Some(last) = last.filter(|_| first & HAS_SIZE != 0) else { return Some(bytes.len()) };
+    let size = digits[..=last].iter().rev().fold(0, |size, digit| size << 7 | usize::from(digit & 0x7f));
+    Some(head + last + 1 + size)
 }
 
 fn planes(picture: &dav1d::Picture) -> Result<Planes, FrameError> {
@@ -94,5 +118,23 @@ fn refused(error: Error) -> FrameError {
     match error {
         Error::UnsupportedBitstream => FrameError::Unsupported { what: "this video is AV1 of another kind".to_owned() },
         other => FrameError::Damaged(format!("AV1 decoder: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_cut_where_its_obus_end() {
+        // A temporal delimiter without content; one of 130 bytes with an extension; one that goes on to the end.
+        let long = [&[0x36, 0, 0x82, 0x01][..], &[7; 130]].concat();
+        let unit = [&[0x12, 0x00][..], &long, &[0x30, 1, 2, 3]].concat();
+        let cut: Vec<&[u8]> = pieces(&unit).collect();
+        assert_eq!(cut, [&[0x12, 0x00][..], &long, &[0x30, 1, 2, 3]]);
+        assert_eq!(pieces(&[]).count(), 0);
+        for broken in [&[0x32][..], &[0x32, 0x80], &[0x32, 0xff, 0xff, 0xff, 0xff, 0xff], &[0x32, 9, 1]] {
+            assert_eq!(pieces(broken).collect::<Vec<_>>(), [broken]);
+        }
     }
 }

@@ -1,22 +1,39 @@
 //! Decoding: the units of a plan, in order, through the decoder for their coding, within limits of size and time.
 //!
 //! Decoders are strangers: each runs under a panic guard, is asked for nothing larger than the limits, and is left
-//! between two units when the time is up. Must not know pixels.
+//! between two pieces of a unit (a NAL unit, an OBU) when the time is up. Must not know pixels.
 
 use super::planes::Planes;
 use super::{FrameError, Limits, h264, hevc};
 use crate::media::ReadAt;
 use crate::media::still::{Coding, Still};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Decodes towards one picture.
 pub trait StillDecoder {
-    /// Takes the next unit; `wanted` when it is of the picture that is asked for, which may come back at once.
-    fn decode(&mut self, unit: &[u8], wanted: bool) -> Result<Option<Planes>, FrameError>;
+    /// Takes the next unit; `wanted` when it is of the picture that is asked for, which may come back at once. Looks at
+    /// the time before each piece: a unit may have any number of them, and each may be a whole picture's work.
+    fn decode(&mut self, unit: &[u8], wanted: bool, time: &Deadline) -> Result<Option<Planes>, FrameError>;
 
     /// There are no more units: the picture, if it has not come yet.
     fn finish(&mut self) -> Result<Option<Planes>, FrameError>;
+}
+
+/// When decoding has to be done.
+pub struct Deadline {
+    until: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn after(limit: Duration) -> Self {
+        Self { until: Instant::now() + limit, limit }
+    }
+
+    pub fn check(&self) -> Result<(), FrameError> {
+        if Instant::now() < self.until { Ok(()) } else { Err(FrameError::TooSlow { limit: self.limit }) }
+    }
 }
 
 /// The picture of a plan. `src` is what the plan was made for, `decoder` is for its coding.
@@ -27,14 +44,11 @@ pub fn decode(
     limits: &Limits,
 ) -> Result<Planes, FrameError> {
     guarded(move || {
-        let until = Instant::now() + limits.time;
-        decoder.decode(&still.setup, false)?;
+        let time = Deadline::after(limits.time);
+        decoder.decode(&still.setup, false, &time)?;
         for n in 0..still.len() {
-            if Instant::now() >= until {
-                return Err(FrameError::TooSlow { limit: limits.time });
-            }
             let unit = still.unit(src, n)?;
-            if let Some(planes) = decoder.decode(&unit, n >= still.wanted())? {
+            if let Some(planes) = decoder.decode(&unit, n >= still.wanted(), &time)? {
                 return Ok(planes);
             }
         }

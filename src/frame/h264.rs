@@ -3,7 +3,7 @@
 //! The decoder returns each picture when its last slice is in, in decoding order; pictures that nothing refers to are
 //! left out unless one is wanted. Must not know containers.
 
-use super::decode::{StillDecoder, check_size};
+use super::decode::{Deadline, StillDecoder, check_size};
 use super::planes::{Plane, Planes, Window};
 use super::{FrameError, Limits};
 use crate::media::still::nal_units;
@@ -69,17 +69,15 @@ impl Decoder {
 }
 
 impl StillDecoder for Decoder {
-    fn decode(&mut self, unit: &[u8], wanted: bool) -> Result<Option<Planes>, FrameError> {
-        let needed = self.look(unit)?;
-        if !wanted {
-            if needed {
-                self.inner.decode(unit).map_err(refused)?;
-            }
+    fn decode(&mut self, unit: &[u8], wanted: bool, time: &Deadline) -> Result<Option<Planes>, FrameError> {
+        if !self.look(unit)? && !wanted {
             return Ok(None);
         }
         // One NAL unit after another: what follows the picture in its last packet is another's.
         for (whole, _) in nal_units(unit) {
-            if let Some(frame) = self.inner.decode(whole).map_err(refused)? {
+            time.check()?;
+            let frame = self.inner.decode(whole).map_err(refused)?;
+            if let Some(frame) = frame.filter(|_| wanted) {
                 let planes = self.planes([&frame.y, &frame.u, &frame.v], frame.width);
                 let wrong = || FrameError::Damaged("the picture has another size than it says".to_owned());
                 return planes.map(Some).ok_or_else(wrong);

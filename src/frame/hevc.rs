@@ -3,7 +3,7 @@
 //! The decoder hands pictures out in presentation order, each with the number that was pushed with its unit; when all
 //! units are in, the one with the wanted number is among those that are left. Must not know containers.
 
-use super::decode::{StillDecoder, check_size};
+use super::decode::{Deadline, StillDecoder, check_size};
 use super::planes::{Plane, Planes, Window};
 use super::{FrameError, Limits};
 use crate::media::still::{Colour, nal_units};
@@ -84,7 +84,7 @@ impl Decoder {
 }
 
 impl StillDecoder for Decoder {
-    fn decode(&mut self, unit: &[u8], wanted: bool) -> Result<Option<Planes>, FrameError> {
+    fn decode(&mut self, unit: &[u8], wanted: bool, time: &Deadline) -> Result<Option<Planes>, FrameError> {
         for (_, body) in nal_units(unit) {
             let [first, second, payload @ ..] = body else { continue };
             let kind = first >> 1 & 0x3f;
@@ -96,6 +96,7 @@ impl StillDecoder for Decoder {
             if disposable && !wanted {
                 continue;
             }
+            time.check()?;
             let number = if wanted { WANTED } else { BEFORE };
             self.inner.push_nal(body, Some(number)).map_err(refused)?;
         }

@@ -4,7 +4,7 @@ use super::record::{Record, State, Waiting};
 use super::table::{Entry, Row, Table};
 use super::{Failure, lock};
 use crate::profile::heap::allocated_bytes;
-use arc_swap::{ArcSwapOption, Guard};
+use crate::store::lent::{Lent, Loan};
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -50,11 +50,11 @@ struct Shared<T> {
     table: Arc<Table>,
 }
 
-/// Where the value is. One that is kept for ever is found with one load; one that may be released has to be counted
-/// while it is used.
+/// Where the value is. One that is kept for ever is found with one load; one that may be released is borrowed while it
+/// is used.
 enum Slot<T> {
     Kept(OnceLock<Arc<T>>),
-    Released { value: ArcSwapOption<T>, used: AtomicBool, idle_since: Mutex<Instant> },
+    Released { value: Lent<T>, used: AtomicBool, idle_since: Mutex<Instant> },
 }
 
 enum Flight<T> {
@@ -75,19 +75,20 @@ struct Payer {
     depth: usize,
 }
 
-/// A ready component's value, for as long as this is held.
+/// A ready component's value, for as long as this is held: briefly, for meanwhile nothing is released.
 pub enum Ready<'a, T> {
     Kept(&'a T),
-    Counted(Guard<Option<Arc<T>>>),
+    Lent(Loan<'a, T>),
 }
 
 impl<T> Deref for Ready<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         match self {
             Self::Kept(value) => value,
-            Self::Counted(guard) => guard.as_ref().expect("made of a value that is there"),
+            Self::Lent(value) => value,
         }
     }
 }
@@ -118,7 +119,7 @@ impl<T: Send + Sync + 'static> Component<T> {
     ) -> (Self, Arc<dyn Entry>) {
         let slot = if releasable {
             let idle_since = Mutex::new(table.book.began);
-            Slot::Released { value: ArcSwapOption::empty(), used: AtomicBool::new(false), idle_since }
+            Slot::Released { value: Lent::default(), used: AtomicBool::new(false), idle_since }
         } else {
             Slot::Kept(OnceLock::new())
         };
@@ -136,13 +137,10 @@ impl<T: Send + Sync + 'static> Component<T> {
     pub fn ready(&self) -> Option<Ready<'_, T>> {
         match &self.0.slot {
             Slot::Kept(value) => value.get().map(|value| Ready::Kept(&**value)),
-            Slot::Released { value, used, .. } => {
-                let guard = value.load();
-                guard.is_some().then(|| {
-                    mark(used);
-                    Ready::Counted(guard)
-                })
-            }
+            Slot::Released { value, used, .. } => value.get().map(|value| {
+                mark(used);
+                Ready::Lent(value)
+            }),
         }
     }
 
@@ -186,6 +184,7 @@ impl<T: Send + Sync + 'static> Component<T> {
 }
 
 /// Marks as used; written only when it is not, so that cores do not fight for the line.
+#[inline]
 fn mark(used: &AtomicBool) {
     if !used.load(Relaxed) {
         used.store(true, Relaxed);
@@ -196,7 +195,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     fn value(&self) -> Option<Arc<T>> {
         match &self.slot {
             Slot::Kept(value) => value.get().cloned(),
-            Slot::Released { value, used, .. } => value.load_full().inspect(|_| mark(used)),
+            Slot::Released { value, used, .. } => value.owned().inspect(|_| mark(used)),
         }
     }
 
@@ -308,7 +307,7 @@ impl<T> Slot<T> {
             }
             Self::Released { value: slot, idle_since, .. } => {
                 *lock(idle_since) = Instant::now();
-                slot.store(Some(value));
+                slot.put(value);
             }
         }
     }
@@ -335,18 +334,20 @@ impl<T: Send + Sync + 'static> Entry for Shared<T> {
 
     fn release_idle(&self, limit: Duration) {
         let Slot::Released { value, used, idle_since } = &self.slot else { return };
+        // Who does not find the value while it is being taken waits here, and looks again.
+        let flight = lock(&self.flight);
         let mut idle_since = lock(idle_since);
-        // Somebody holds the value, or did since the last look.
-        let held = value.load().as_ref().is_some_and(|value| Arc::strong_count(value) > 1);
+        // Somebody owns the value beside its place and this look, or used it since the last.
+        let held = value.owned().is_some_and(|value| Arc::strong_count(&value) > 2);
         if used.swap(false, Relaxed) || held {
             *idle_since = Instant::now();
         } else if idle_since.elapsed() >= limit
-            && let Some(value) = value.swap(None)
+            && let Some(value) = value.take()
         {
             let mut record = lock(&self.record);
             record.state = State::Cold;
             record.released += 1;
-            drop(record);
+            drop((record, flight));
             tracing::info!(component = self.name, "released an idle component");
             drop(value);
         }

@@ -145,10 +145,12 @@ impl Publication {
         if shifts.iter().any(|(_, shift)| *shift != 0) {
             fragment.rope[0] = shift_times(&fragment.rope[0], &shifts)?;
             copied = fragment.rope[0].len() as u64;
+        } else if let Some(front) = fragment.front {
+            fragment.rope.splice(..2, [front]);
         }
         let (start_us, end_us) = span_us(&fragment.runs, init, &shifts);
         let leading_us = leading.map(|run| span_us(&[run], init, &shifts));
-        let Fragment { rope, len, runs, keyframe, begins, ends } = fragment;
+        let Fragment { rope, len, runs, keyframe, begins, ends, .. } = fragment;
         let (rope, joined_bytes) = joined_if_short(rope, len);
         let cut = Cut { leading_us, discontinuity, begins, ends };
         let share = |run: &TrackRun| Share {

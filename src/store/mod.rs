@@ -1,4 +1,4 @@
-//! Mapped files as `Bytes`, and the pools where blocking work runs.
+//! Mapped files as `Bytes`, the pools where blocking work runs, and values that can be taken back ([`lent`]).
 //!
 //! The one place with unsafe for mappings, and the one that knows about page faults. It deals in byte ranges only:
 //! no HTTP, no media formats, no ids.
@@ -8,6 +8,8 @@
 //! from a lost page is SIGBUS. Who may truncate: nobody; videos are replaced by rename. Where faults happen: on a
 //! [`pool::Pool`], before a slice is handed to a core ([`residency`]).
 
+pub mod lent;
+mod loans;
 pub mod mapped;
 pub mod pool;
 pub mod priority;

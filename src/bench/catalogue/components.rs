@@ -10,7 +10,7 @@ pub(super) fn ready() -> Benchmark {
     Benchmark::new(
         "lazy-ready",
         "What does it cost to ask a ready component for its value?",
-        "one load, as OnceLock; a lock around a flag costs more; one that may be released is counted while it is used",
+        "one load, as OnceLock; two stores more where it may be released, which count its users; a lock costs more",
     )
     .way("component", |_| Ok(asking(component(false)?)))
     .way("releasable component", |_| Ok(asking(component(true)?)))

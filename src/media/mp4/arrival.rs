@@ -5,14 +5,11 @@
 //! Source: ISO/IEC 14496-12 §8.8 (movie fragments), §8.16.2 (`styp`).
 
 use super::boxes::{Broken, be32, be64, kind_at, printable};
-use super::describe;
 use super::filling::Filling;
-use super::fragments::FragmentTrack;
-use super::moov::{self, Movie};
+pub use super::init::Init;
 pub use super::shift::shift_times;
 use super::split::{self, Head, Reached};
 use crate::media::cadence::{Cadence, Mark, Targets};
-use crate::media::index::Track;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,18 +23,12 @@ const MDAT_MAX: u64 = 256 << 20;
 /// Boxes that are passed over: `styp`, `sidx`, `prft`, `emsg`, `free`, `mfra`.
 const OTHER_MAX: u64 = 4 << 20;
 
-/// What publishers send first: `ftyp` and `moov`.
-pub struct Init {
-    /// Both boxes as they came, in one buffer.
-    pub bytes: Bytes,
-    pub(super) moov: Vec<u8>,
-    pub(super) movie: Movie,
-}
-
 /// A fragment, or a chunk of one: `moof` and `mdat`.
 pub struct Fragment {
     /// The boxes in order, in as many buffers as they came in.
     pub rope: Vec<Bytes>,
+    /// The first two of these as one, where they lie behind each other in one buffer: half the buffers to send.
+    pub front: Option<Bytes>,
     pub len: u64,
     pub runs: Vec<TrackRun>,
     /// The first picture is a sync sample (any sample, where the publication has no pictures).
@@ -94,8 +85,8 @@ pub struct Arrival {
     position: u64,
     ftyp: Vec<Bytes>,
     init: Option<Arc<Init>>,
-    /// A `moof` whose `mdat` has not begun, and where it stood.
-    moof: Option<(Bytes, u64)>,
+    /// A `moof` whose `mdat` has not begun, where it stood, and what of its buffer begins with it.
+    moof: Option<(Bytes, u64, Bytes)>,
     /// An `mdat` that is arriving.
     filling: Option<Filling>,
     cadence: Cadence,
@@ -105,80 +96,6 @@ pub struct Arrival {
     reached: Vec<Reached>,
     /// Bytes that were copied on the way.
     pub copied_bytes: u64,
-}
-
-impl Init {
-    fn parse(ftyp: &[Bytes], moov: &[u8]) -> Result<Self, Broken> {
-        let movie = moov::parse(&moov[8..])?;
-        if !movie.extends {
-            return Err(Broken::new("a moov without mvex: this is not fragmented MP4", 0));
-        }
-        if movie.traks.is_empty() {
-            return Err(Broken::new("a moov without a track", 0));
-        }
-        let mut bytes = BytesMut::with_capacity(ftyp.iter().map(Bytes::len).sum::<usize>() + moov.len());
-        ftyp.iter().for_each(|piece| bytes.extend_from_slice(piece));
-        bytes.extend_from_slice(moov);
-        Ok(Self { bytes: bytes.freeze(), moov: moov[8..].to_vec(), movie })
-    }
-
-    #[cfg(test)]
-    pub(crate) fn for_tests() -> Arc<Self> {
-        let movie = Movie { timescale: std::num::NonZeroU32::MIN, traks: Vec::new(), extends: true };
-        Arc::new(Self { bytes: Bytes::from_static(b"init"), moov: Vec::new(), movie })
-    }
-
-    /// What it says of its tracks; nothing is known of their samples.
-    pub fn described(&self) -> Vec<Track> {
-        self.movie.traks.iter().map(|trak| describe::track(&self.moov, trak)).collect()
-    }
-
-    /// `track_ID` of a track by its position.
-    pub fn track_id(&self, track: usize) -> u32 {
-        self.movie.traks.get(track).map_or(0, |trak| trak.id)
-    }
-
-    /// (`track_ID`, timescale) of each track.
-    pub fn timescales(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.movie.traks.iter().map(|trak| (trak.id, trak.timescale.get()))
-    }
-
-    pub(super) fn track_count(&self) -> usize {
-        self.movie.traks.len()
-    }
-
-    /// Ticks per second of a track by its position.
-    pub(super) fn timescale(&self, track: usize) -> u32 {
-        self.movie.traks.get(track).map_or(1, |trak| trak.timescale.get())
-    }
-
-    pub(super) fn is_video(&self, track: usize) -> bool {
-        self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"vide")
-    }
-
-    pub(super) fn is_sound(&self, track: usize) -> bool {
-        self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"soun")
-    }
-
-    /// The track that parts and segments are cut by: the first video, else the first of all.
-    pub fn main(&self) -> usize {
-        (0..self.track_count()).find(|track| self.is_video(*track)).unwrap_or(0)
-    }
-
-    pub(super) fn tracks(&self) -> Vec<FragmentTrack> {
-        let of =
-            |trak: &moov::Trak| FragmentTrack { id: trak.id, defaults: trak.defaults, video: &trak.handler == b"vide" };
-        self.movie.traks.iter().map(of).collect()
-    }
-
-    /// The sample descriptions, which say how the media is coded: a player must start anew when they change.
-    pub fn same_coding(&self, other: &Self) -> bool {
-        let descriptions = |init: &Self| -> Vec<(u32, Vec<u8>)> {
-            let stsd = |trak: &moov::Trak| init.moov.get(trak.stsd.clone()).unwrap_or_default().to_vec();
-            init.movie.traks.iter().map(|trak| (trak.timescale.get(), stsd(trak))).collect()
-        };
-        descriptions(self) == descriptions(other)
-    }
 }
 
 impl Arrival {
@@ -221,8 +138,9 @@ impl Arrival {
                 break;
             }
             let (at, no_init) = (self.position, self.init.is_none() && matches!(&kind, b"moof" | b"mdat"));
+            let buffer = self.queue.front().cloned().unwrap_or_default();
             let rope = self.take(size);
-            self.boxed(kind, at, rope, events).map_err(|broken| {
+            self.boxed(kind, at, rope, buffer, events).map_err(|broken| {
                 let what = format!("{} in the {} box", broken.what, printable(kind));
                 let kind = if no_init { Wrong::NoInit } else { Wrong::Broken };
                 ArrivalError { what, position: at + broken.at as u64, kind }
@@ -238,7 +156,7 @@ impl Arrival {
 
     /// The `mdat` of a fragment begins at the front of the queue.
     fn begin_media(&mut self, size: u64) -> Result<(), ArrivalError> {
-        let (Some((moof, moof_at)), Some(init)) = (self.moof.take(), self.init.clone()) else { return Ok(()) };
+        let (Some((moof, moof_at, buffer)), Some(init)) = (self.moof.take(), self.init.clone()) else { return Ok(()) };
         let mut first = [0; 16];
         self.peek(&mut first);
         let mdat_header = if be32(&first, 0) == 1 { 16 } else { 8 };
@@ -249,7 +167,7 @@ impl Arrival {
             position: moof_at + broken.at as u64,
             kind: Wrong::Broken,
         })?;
-        self.filling = Some(Filling::new(planned, size));
+        self.filling = Some(Filling::new(planned, size, buffer));
         Ok(())
     }
 
@@ -350,7 +268,15 @@ impl Arrival {
         whole.freeze()
     }
 
-    fn boxed(&mut self, kind: [u8; 4], at: u64, rope: Vec<Bytes>, events: &mut Vec<Event>) -> Result<(), Broken> {
+    /// Takes a box that is whole. `buffer` is the one that it begins in, from there on.
+    fn boxed(
+        &mut self,
+        kind: [u8; 4],
+        at: u64,
+        rope: Vec<Bytes>,
+        buffer: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Broken> {
         match &kind {
             b"ftyp" => self.ftyp = rope,
             b"moov" => {
@@ -365,7 +291,7 @@ impl Arrival {
                 if self.init.is_none() {
                     return Err(Broken::new("a fragment before any init segment (ftyp and moov)", 0));
                 }
-                self.moof = Some((self.joined(rope), at));
+                self.moof = Some((self.joined(rope), at, buffer));
             }
             b"mdat" => return Err(Broken::new("media without a moof before it", 0)),
             _ => {}
@@ -429,6 +355,7 @@ pub(super) mod tests {
                 Event::Fragment(f) => {
                     let bytes: Vec<u8> = f.rope.iter().flat_map(|piece| piece.to_vec()).collect();
                     assert_eq!(bytes.len() as u64, f.len);
+                    assert!(f.front.as_ref().is_none_or(|front| **front == f.rope[..2].concat()), "another front");
                     fragments.push(Joined { bytes, keyframe: f.keyframe, runs: f.runs, begins: f.begins });
                 }
             }
@@ -458,6 +385,31 @@ pub(super) mod tests {
             let media = if size < 64 { whole.len() as u64 } else { 0 };
             assert!(seen.copied_bytes < 60_000 + media, "{} bytes copied: more than heads", seen.copied_bytes);
         }
+    }
+
+    #[test]
+    fn a_fragment_in_one_buffer_can_be_sent_as_one() {
+        let whole = Bytes::from(fragmented());
+        let fronts = |targets: Targets, size: usize| {
+            let (mut arrival, mut events) = (Arrival::new(targets), Vec::new());
+            for at in (0..whole.len()).step_by(size) {
+                let bytes = whole.slice(at..whole.len().min(at.saturating_add(size)));
+                arrival.push(bytes, &mut events).expect("valid");
+            }
+            let front = |event| match event {
+                Event::Fragment(fragment) => {
+                    Some(fragment.front.map_or(0, |front| front.len() as u64 * 100 / fragment.len))
+                }
+                Event::Init(_) => None,
+            };
+            events.into_iter().filter_map(front).collect::<Vec<u64>>()
+        };
+        assert_eq!(fronts(TARGETS, usize::MAX), [100; 16], "percent of each fragment");
+        // Heads that are written here are one, without media.
+        let parts = Targets { part_us: 500_000, segment_us: 4_000_000 };
+        assert!(fronts(parts, usize::MAX).iter().all(|percent| (1..50).contains(percent)));
+        // A moof that straddles buffers has none.
+        assert!(fronts(TARGETS, 300).iter().all(|percent| *percent < 2));
     }
 
     #[test]

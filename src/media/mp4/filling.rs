@@ -16,6 +16,8 @@ const SHORT_MAX: usize = 256;
 pub(super) struct Filling {
     /// The chunks of it that are still to come.
     planned: VecDeque<Planned>,
+    /// The buffer that the `moof` came in, from there on.
+    buffer: Bytes,
     /// What arrived, each piece with its place in the box.
     pieces: Vec<(u64, Bytes)>,
     got: u64,
@@ -27,8 +29,8 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    pub(super) fn new(planned: VecDeque<Planned>, size: u64) -> Self {
-        Self { planned, pieces: Vec::new(), got: 0, size, short: 0, copied_bytes: 0 }
+    pub(super) fn new(planned: VecDeque<Planned>, size: u64, buffer: Bytes) -> Self {
+        Self { planned, buffer, pieces: Vec::new(), got: 0, size, short: 0, copied_bytes: 0 }
     }
 
     /// Bytes that are still to come.
@@ -71,16 +73,26 @@ impl Filling {
         rope
     }
 
+    /// The first two pieces as one slice, if they are neighbours in the buffer of the `moof`.
+    fn front(&self, rope: &[Bytes]) -> Option<Bytes> {
+        let [moof, media, ..] = rope else { return None };
+        let len = moof.len() + media.len();
+        let is_next = moof.as_ptr() == self.buffer.as_ptr() && media.as_ptr() == moof.as_ptr_range().end;
+        (is_next && len <= self.buffer.len()).then(|| self.buffer.slice(..len))
+    }
+
     /// The next chunk, if its bytes are there, and the bytes that were made for it.
     pub(super) fn next(&mut self) -> Option<(Fragment, u64)> {
         let got = self.got;
         let planned = self.planned.pop_front_if(|planned| planned.need() <= got)?;
-        let Planned { moof, mdat, ranges, runs, keyframe, begins, ends } = planned;
-        let made = if mdat.is_empty() { 0 } else { (moof.len() + mdat.len()) as u64 };
-        let mut rope = vec![moof];
-        rope.extend(Some(mdat).filter(|mdat| !mdat.is_empty()));
+        let Planned { head, moof_len, ranges, runs, keyframe, begins, ends } = planned;
+        let is_new = moof_len < head.len();
+        let made = if is_new { head.len() as u64 } else { 0 };
+        let mut rope = vec![head.slice(..moof_len)];
+        rope.extend(is_new.then(|| head.slice(moof_len..)));
         rope.extend(self.rope(&ranges));
+        let front = if is_new { Some(head) } else { self.front(&rope) };
         let len = rope.iter().map(|piece| piece.len() as u64).sum();
-        Some((Fragment { rope, len, runs, keyframe, begins, ends }, made))
+        Some((Fragment { rope, front, len, runs, keyframe, begins, ends }, made))
     }
 }

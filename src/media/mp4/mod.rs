@@ -4,7 +4,7 @@
 //! (the same for `moof`), [`view`] (both as one sequence of samples), [`order`] and [`frames`] (presentation order
 //! and edits), [`timecode`], [`build`] (what an index entry keeps), [`seek`] (the answers), [`describe`] (the summary),
 //! [`fmp4`] (chunks that play on their own, written with [`write`]), [`still`] (one frame for a decoder). For live
-//! streams: [`arrival`], [`split`], [`filling`]; and [`align`] with [`merge`] where tracks arrive apart.
+//! streams: [`arrival`], [`init`], [`split`], [`filling`]; and [`align`] with [`merge`] where tracks arrive apart.
 
 pub mod align;
 pub mod arrival;
@@ -17,6 +17,7 @@ mod filling;
 pub(crate) mod fmp4;
 pub(crate) mod fragments;
 pub(crate) mod frames;
+mod init;
 mod merge;
 #[cfg(test)]
 mod merge_test;

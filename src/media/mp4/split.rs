@@ -39,9 +39,9 @@ pub(super) struct Head<'a> {
 /// A chunk to be, and which bytes of the `mdat` box it consists of.
 #[derive(Debug)]
 pub(super) struct Planned {
-    pub(super) moof: Bytes,
-    /// The new header of the media; empty where the box stays whole.
-    pub(super) mdat: Bytes,
+    /// The `moof`, and the new header of the media unless that box stays whole.
+    pub(super) head: Bytes,
+    pub(super) moof_len: usize,
     pub(super) ranges: Vec<Range<u64>>,
     pub(super) runs: Vec<TrackRun>,
     pub(super) keyframe: bool,
@@ -101,15 +101,15 @@ pub(super) fn plan(
             Some(first) => first.sync,
             None => !init.is_video(main) && !runs.is_empty(),
         };
-        let (moof, mdat, ranges) = if whole {
-            (head.moof.clone(), Bytes::new(), std::iter::once(0..head.mdat_size).collect())
+        let (new, moof_len, ranges) = if whole {
+            (head.moof.clone(), head.moof.len(), std::iter::once(0..head.mdat_size).collect())
         } else {
             *sequence = sequence.wrapping_add(1);
-            let (moof, mdat) = write(*sequence, init, of)?;
-            (moof, mdat, ranges(of_all.clone().flat_map(of), head.mdat_at))
+            let (new, moof_len) = write(*sequence, init, of)?;
+            (new, moof_len, ranges(of_all.clone().flat_map(of), head.mdat_at))
         };
         let ends = cuts.get(n + 1).map_or(last, |next| next.begins);
-        planned.push_back(Planned { moof, mdat, ranges, runs, keyframe, begins: cut.begins, ends });
+        planned.push_back(Planned { head: new, moof_len, ranges, runs, keyframe, begins: cut.begins, ends });
     }
     Ok(planned)
 }
@@ -247,8 +247,8 @@ fn run(init: &Init, track: usize, samples: &[Sample]) -> Option<TrackRun> {
     Some(TrackRun { track, timescale, start, end, video, samples, bytes })
 }
 
-/// A `moof`, and the header of the `mdat` that follows it.
-fn write<'a>(sequence: u32, init: &Init, of: impl Fn(usize) -> &'a [Sample]) -> Result<(Bytes, Bytes), Broken> {
+/// A `moof` with the header of the `mdat` that follows it, and the length of the first.
+fn write<'a>(sequence: u32, init: &Init, of: impl Fn(usize) -> &'a [Sample]) -> Result<(Bytes, usize), Broken> {
     let tracks = init.track_count();
     let write = |data: u32| {
         let (mut boxes, mut data) = (Boxes::new(), data);
@@ -267,9 +267,7 @@ fn write<'a>(sequence: u32, init: &Init, of: impl Fn(usize) -> &'a [Sample]) -> 
     let media: u64 = (0..tracks).flat_map(&of).map(|sample| u64::from(sample.size)).sum();
     boxes.u32(u32::try_from(media + MDAT_HEADER).map_err(|_| too_long())?);
     boxes.raw(b"mdat");
-    let mut moof = Bytes::from(boxes.into_bytes());
-    let mdat = moof.split_off(len);
-    Ok((moof, mdat))
+    Ok((Bytes::from(boxes.into_bytes()), len))
 }
 
 /// Where samples lie in the `mdat` box, in their order; those behind each other are one run.
