@@ -202,9 +202,9 @@ def install_programs(say):
 def install(packages, say):
     """Packages of Debian; its lists are fetched when they are not there or too old."""
     say(f"install {' '.join(packages)}")
-    command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    quiet = {"stdout": subprocess.DEVNULL, "timeout": 600, "env": env}
+    apt = [*([] if os.geteuid() == 0 else ["sudo"]), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]
+    command = [*apt, "install", "-y", "--no-install-recommends", *packages]
+    quiet = {"stdout": subprocess.DEVNULL, "timeout": 600}
     if subprocess.run(command, stderr=subprocess.DEVNULL, **quiet).returncode != 0:
-        subprocess.run(["apt-get", "update", "-q"], check=True, **quiet)
+        subprocess.run([*apt, "update"], check=True, **quiet)
         subprocess.run(command, check=True, **quiet)
