@@ -4,6 +4,7 @@
 //! comes next. Source: draft-pantos-hls-rfc8216bis-22 §6.2.5 (blocking reload, delta updates), appendix B (lifetimes).
 
 use super::answer::{Answer, Body, Call, empty, header, text_of};
+use super::conditional::{self, Access, Decision, EntityTag, Validators};
 use super::live;
 use super::live_file::{self, FileBody};
 use super::problem::Problem;
@@ -13,13 +14,13 @@ use crate::live::segments::Progress;
 use crate::live::{Form, Resource, Stream};
 use crate::net::Wait;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     RANGE, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 /// Segments that may be asked for in advance.
@@ -76,7 +77,14 @@ pub async fn playlist(call: &Call) -> Answer {
     // A playlist without a segment plays nowhere.
     let there =
         |at: &Progress| at.ended || at.whole > 0 && asked.segment.is_none_or(|segment| at.has(segment, asked.part));
-    call.conn.while_waiting(Wait::Part, wait(&stream, there)).await?;
+    if there(&now) {
+        if asked.segment.is_none() {
+            stream.audience().fetched();
+        }
+    } else {
+        let _waiting = stream.audience().wait();
+        call.conn.while_waiting(Wait::Part, wait(&stream, there)).await?;
+    }
     let form = Form { delta: asked.delta, gzip: takes_gzip(&call.headers) };
     let playlist = stream.playlist(|| readable_from(call, &stream));
     let text = playlist.text(form, &call.edge.metrics.playlists_rendered);
@@ -111,7 +119,7 @@ async fn wait(stream: &Stream, there: impl FnMut(&Progress) -> bool) -> Result<P
     match waited {
         Ok(Ok(now)) => Ok(*now),
         _ => {
-            let detail = format!("the publisher sent nothing new for {} s", patience.as_secs());
+            let detail = format!("what is asked for did not come within {} s", patience.as_secs());
             Err(lasting(Problem::unavailable(detail, target.unsigned_abs()), 4 * target))
         }
     }
@@ -134,15 +142,17 @@ fn lasting(problem: Problem, seconds: i64) -> Problem {
     }
 }
 
-/// Whether `Accept-Encoding` names gzip, or anything, with a weight other than 0.
+/// Whether `Accept-Encoding` takes gzip: by its name, else as anything, with a weight other than 0.
 fn takes_gzip(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
-    let mut codings = lines.flat_map(|line| line.split(',')).map(|coding| {
-        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-        let weight = parameters.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
-        (name.trim(), weight.unwrap_or(1.0) > 0.0)
-    });
-    codings.any(|(name, taken)| taken && (name.eq_ignore_ascii_case("gzip") || name == "x-gzip"))
+    let takes = |wanted: &str| {
+        let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).find_map(|coding| {
+            let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
+            let weight = parameter.split_once('=').and_then(|(_, weight)| weight.trim().parse::<f32>().ok());
+            name.trim().eq_ignore_ascii_case(wanted).then_some(weight != Some(0.0))
+        })
+    };
+    takes("gzip").or_else(|| takes("*")).unwrap_or(false)
 }
 
 /// `GET, HEAD /live/{name}/{init-N.mp4, segment-N.m4s, part-N.P.m4s}`, or `.ts`
@@ -185,12 +195,26 @@ async fn await_part(stream: &Stream, segment: u64, part: usize) -> Result<(), Pr
     Ok(())
 }
 
-/// A run of bytes of the stream that is whole, or the range of it that was asked for.
+/// A run of bytes of the stream that is whole, or the range of it that was asked for. Where it lies in the stream is its
+/// entity tag: offsets are never used again.
 fn bytes_of(call: &Call, stream: Arc<Stream>, bytes: Range<u64>) -> Result<Response<Body>, Problem> {
     let length = bytes.end - bytes.start;
-    let lines = call.headers.get_all(RANGE).iter().map(HeaderValue::as_bytes);
-    let resolved = if call.method == Method::GET { range::resolve_lines(lines, length) } else { Resolved::Whole };
+    let etag = format!("\"{:x}-{length:x}\"", bytes.start);
+    let validators = Validators { etag: EntityTag::parse(etag.as_bytes()), last_modified: None };
+    let decision = conditional::evaluate(&call.headers, Access::Read, Some(&validators), SystemTime::now());
     let mut response = empty(StatusCode::OK);
+    response.headers_mut().insert(ETAG, header(etag)?);
+    let resolved = match decision {
+        Decision::NotModified => {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        Decision::PreconditionFailed => return Err(Problem::precondition_failed("If-Match names other bytes")),
+        Decision::Proceed { range: true } if call.method == Method::GET => {
+            range::resolve_lines(call.headers.get_all(RANGE).iter().map(HeaderValue::as_bytes), length)
+        }
+        Decision::Proceed { .. } => Resolved::Whole,
+    };
     let wanted = match resolved {
         // One run is all that players ask for; a server may send everything instead (RFC 9110 §14.2).
         Resolved::Whole | Resolved::Many(_) => 0..length,
@@ -223,10 +247,10 @@ mod tests {
             headers.insert(ACCEPT_ENCODING, HeaderValue::try_from(line).expect("a line"));
             takes_gzip(&headers)
         };
-        for line in ["gzip", "deflate, gzip;q=0.5, br", "br,GZIP"] {
+        for line in ["gzip", "deflate, gzip;q=0.5, br", "br,GZIP", "*", "identity;q=0, *", "gzip;q=x"] {
             assert!(takes(line), "{line}");
         }
-        for line in ["", "br", "identity", "gzip;q=0", "deflate, gzip; q=0.0"] {
+        for line in ["", "br", "identity", "gzip;q=0", "deflate, gzip; q=0.0", "*;q=0", "gzip; Q=0, *"] {
             assert!(!takes(line), "{line}");
         }
         assert!(!takes_gzip(&HeaderMap::new()));

@@ -134,6 +134,7 @@ pub(super) fn publish_problem(error: PublishError) -> Problem {
             Wrong::Format => Problem::unsupported_media_type(format!("{text}; send fragmented MP4 or MPEG-TS")),
             Wrong::NoInit => Problem::precondition_failed(text),
             Wrong::Broken => Problem::bad_request(text),
+            Wrong::TooLarge { limit } => Problem::content_too_large(format!("{text}; send shorter fragments"), limit),
         },
     }
 }
@@ -175,7 +176,9 @@ fn describe(edge: &Edge, stream: &Arc<Stream>) -> Value {
             "first_byte": first_byte, "last_byte": status.last_byte,
         },
         "publisher": publisher,
-        "viewers": status.viewers,
+        "viewers": status.viewers(),
+        "body_viewers": status.body_viewers,
+        "hls_viewers": status.hls_viewers,
         "lagged": status.lagged,
         "discontinuities": status.discontinuities,
         "received_bytes": status.received_bytes,

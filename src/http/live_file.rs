@@ -8,7 +8,7 @@ use super::live_body;
 use super::live_range::{self, Readable, Resolved};
 use super::problem::Problem;
 use super::state::Edge;
-use crate::live::{Located, Part, Reader, Stream};
+use crate::live::{Located, Part, Reader, Stream, Viewing};
 use crate::net::{Conn, Wait};
 use crate::record::Span;
 use bytes::Bytes;
@@ -59,7 +59,7 @@ pub fn file(call: &Call) -> Answer {
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if call.method == Method::GET {
-        let body = FileBody::new(call, stream, start..end.unwrap_or(u64::MAX), prefix);
+        let body = FileBody::new(call, stream, start..end.unwrap_or(u64::MAX), prefix).viewed();
         *response.body_mut() = Body::LiveFile(Box::new(body));
     }
     Ok(response)
@@ -111,19 +111,39 @@ pub struct FileBody {
     /// The body ends where the coding changes.
     one_coding: bool,
     ended: bool,
+    /// Of a body that counts as a viewer.
+    viewing: Option<Viewing>,
 }
 
 impl FileBody {
     pub(super) fn new(call: &Call, stream: Arc<Stream>, left: Range<u64>, prefix: Option<Bytes>) -> Self {
         let reader = Reader::new(Arc::clone(&stream));
         let (edge, conn) = (Arc::clone(&call.edge), Arc::clone(&call.conn));
-        Self { edge, stream, reader, conn, left, prefix, part: None, reading: None, one_coding: false, ended: false }
+        Self {
+            edge,
+            stream,
+            reader,
+            conn,
+            left,
+            prefix,
+            part: None,
+            reading: None,
+            one_coding: false,
+            ended: false,
+            viewing: None,
+        }
+    }
+
+    /// It counts as a viewer.
+    pub(super) fn viewed(mut self) -> Self {
+        self.viewing = Some(self.stream.audience().view());
+        self
     }
 
     /// From a byte on as long as the stream goes on in one coding, which begins with `init`.
     pub(super) fn of_one_coding(call: &Call, stream: Arc<Stream>, from: u64, init: Bytes) -> Self {
         let prefix = Some(init).filter(|init| !init.is_empty());
-        Self { one_coding: true, ..Self::new(call, stream, from..u64::MAX, prefix) }
+        Self { one_coding: true, ..Self::new(call, stream, from..u64::MAX, prefix) }.viewed()
     }
 
     /// What is still to be sent of some bytes that lie at the place reached.

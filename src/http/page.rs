@@ -74,7 +74,7 @@ fn live_article(page: &mut String, stream: &Stream) -> std::fmt::Result {
     writeln!(page, "<div class=\"still\"><button type=\"button\">Watch</button></div>")?;
     writeln!(page, "<div class=\"about\">\n<h2>{name}</h2>\n<dl>")?;
     row(page, "State", state)?;
-    row(page, "Viewers", &status.viewers.to_string())?;
+    row(page, "Viewers", &status.viewers().to_string())?;
     writeln!(page, "<div><dd><a href=\"{base}/index.m3u8\">playlist</a></dd></div>")?;
     writeln!(page, "</dl>\n</div>\n</article>")
 }

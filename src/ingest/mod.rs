@@ -7,6 +7,7 @@ pub mod tcp;
 pub mod tracks;
 
 use crate::live::{Arrival, Arrived, Publication, PublishError, Streams};
+use crate::media::mp4::arrival::ArrivalError;
 use crate::net::Traffic;
 use crate::observe::latency;
 use crate::profile::{Stage, span};
@@ -25,6 +26,7 @@ pub struct Intake<'a> {
     arrival: Arrival,
     arrived: Vec<Arrived>,
     publication: Option<Publication>,
+    received: u64,
     copied_bytes: u64,
     flushed: bool,
 }
@@ -32,13 +34,25 @@ pub struct Intake<'a> {
 impl<'a> Intake<'a> {
     pub fn new(streams: &'a Streams, traffic: Arc<Traffic>, name: String, peer: SocketAddr) -> Self {
         let (arrival, arrived) = (Arrival::new(streams.targets()), Vec::new());
-        Self { streams, traffic, name, peer, arrival, arrived, publication: None, copied_bytes: 0, flushed: false }
+        Self {
+            streams,
+            traffic,
+            name,
+            peer,
+            arrival,
+            arrived,
+            publication: None,
+            received: 0,
+            copied_bytes: 0,
+            flushed: false,
+        }
     }
 
     /// Takes bytes as they came. The stream is taken with the first thing that is one: what cannot be parsed publishes
     /// nothing.
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), PublishError> {
         let received = bytes.len() as u64;
+        self.received += received;
         let pushed = {
             let _span = span!(Stage::Parse.name());
             let _timed = latency::stage(Stage::Parse);
@@ -47,20 +61,28 @@ impl<'a> Intake<'a> {
         let copied = self.arrival.copied_bytes();
         self.traffic.copied.fetch_add(copied - self.copied_bytes, Relaxed);
         self.copied_bytes = copied;
-        self.publish().await?;
+        self.begin().await?;
+        // What is whole comes into the stream, whatever is wrong behind it.
+        let held = self.hold();
+        self.append()?;
         if let Some(publication) = &self.publication {
             publication.alive(received);
         }
-        Ok(pushed?)
+        Ok(pushed.and(held)?)
     }
 
-    /// A stream's first part waits until its numbers are kept.
-    async fn publish(&mut self) -> Result<(), PublishError> {
+    fn hold(&self) -> Result<(), ArrivalError> {
+        let Some(publication) = &self.publication else { return Ok(()) };
+        publication.hold(self.arrival.held_bytes(), self.received)
+    }
+
+    /// Takes the stream when there is something for it. Its first part waits until its numbers are kept.
+    async fn begin(&mut self) -> Result<(), PublishError> {
         if self.publication.is_none() && !self.arrived.is_empty() {
             let publication = self.publication.insert(self.streams.publish(&self.name, self.peer)?);
             publication.kept().await;
         }
-        self.append()
+        Ok(())
     }
 
     fn append(&mut self) -> Result<(), PublishError> {
@@ -75,7 +97,8 @@ impl<'a> Intake<'a> {
     /// The publisher said that this was all: the stream ends.
     pub async fn end(mut self) -> Result<(), PublishError> {
         self.flush(false);
-        self.publish().await?;
+        self.begin().await?;
+        self.append()?;
         if let Some(publication) = self.publication.take() {
             publication.finish();
         }
@@ -85,7 +108,8 @@ impl<'a> Intake<'a> {
     /// The publisher is gone without a word, between two packets or boxes as far as can be seen.
     pub async fn leave(mut self) -> Result<(), PublishError> {
         self.flush(false);
-        self.publish().await
+        self.begin().await?;
+        self.append()
     }
 
     fn flush(&mut self, broke_off: bool) {

@@ -51,6 +51,7 @@ struct Session {
 struct Open {
     request: u64,
     last_byte: Instant,
+    held_bytes: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,6 +98,7 @@ impl Tracks {
             request,
             arrival,
             events: Vec::new(),
+            received: 0,
             copied_bytes: 0,
             brought: (false, false),
         })
@@ -158,7 +160,7 @@ impl Session {
         if self.open.get(track).is_some_and(|open| !takeover && open.last_byte.elapsed() < SILENT) {
             return Err(PublishError::Busy);
         }
-        self.open.insert(track.to_owned(), Open { request, last_byte: Instant::now() });
+        self.open.insert(track.to_owned(), Open { request, last_byte: Instant::now(), held_bytes: 0 });
         Ok(self.aligner.init(track).cloned())
     }
 
@@ -170,6 +172,13 @@ impl Session {
             publication.alive(bytes);
         }
         Ok(())
+    }
+
+    /// Notes how much of all of it waits for more, up to a position in a request.
+    fn hold(&self, position: u64) -> Result<(), ArrivalError> {
+        let Some(publication) = &self.publication else { return Ok(()) };
+        let of_requests: u64 = self.open.values().map(|open| open.held_bytes).sum();
+        publication.hold(of_requests + self.aligner.held_bytes() + self.arrival.held_bytes(), position)
     }
 
     /// Takes what a request brought; whether it had come before.
@@ -230,6 +239,7 @@ impl Session {
             return;
         }
         self.open.remove(track);
+        let _ = self.hold(0);
         if over {
             self.over.insert(track.to_owned());
         }
@@ -258,6 +268,7 @@ pub struct TrackIntake<'a> {
     request: u64,
     arrival: mp4::Arrival,
     events: Vec<mp4::Event>,
+    received: u64,
     copied_bytes: u64,
     /// It brought an init segment, and fragments.
     brought: (bool, bool),
@@ -267,6 +278,7 @@ impl TrackIntake<'_> {
     /// Takes bytes as they came.
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), PublishError> {
         let received = bytes.len() as u64;
+        self.received += received;
         lock(&self.session).alive(&self.track, self.request, received)?;
         let pushed = self.arrival.push(bytes, &mut self.events);
         let traffic = &self.tracks.traffic;
@@ -275,7 +287,16 @@ impl TrackIntake<'_> {
         if !self.events.is_empty() {
             self.publish().await?;
         }
-        Ok(pushed?)
+        Ok(pushed.and(self.hold())?)
+    }
+
+    /// Notes what is here of the next fragment.
+    fn hold(&self) -> Result<(), ArrivalError> {
+        let mut session = lock(&self.session);
+        if let Some(open) = session.open.get_mut(&self.track).filter(|open| open.request == self.request) {
+            open.held_bytes = self.arrival.held_bytes();
+        }
+        session.hold(self.received)
     }
 
     async fn publish(&mut self) -> Result<(), PublishError> {

@@ -157,6 +157,15 @@ impl Arrival {
         }
     }
 
+    /// Bytes that are here and have not come out.
+    pub fn held_bytes(&self) -> u64 {
+        match &self.container {
+            Container::Unknown => self.first.len() as u64,
+            Container::Mp4(arrival, _) => arrival.held_bytes(),
+            Container::Ts(arrival, _) => arrival.held_bytes(),
+        }
+    }
+
     /// Bytes that were copied on the way.
     pub fn copied_bytes(&self) -> u64 {
         match &self.container {

@@ -1,6 +1,7 @@
 //! A viewer's place in a stream: joins at a keyframe, and skips to the newest one when it falls out of the window.
 
 use super::arrival::Init;
+use super::audience::Viewing;
 use super::stream::{State, Stream};
 use super::window::{Part, Window};
 use crate::media::ts::rope::{Marker, Rope};
@@ -11,6 +12,7 @@ use std::task::{Context, Poll};
 /// A viewer's place in a stream.
 pub struct Cursor {
     stream: Arc<Stream>,
+    _viewing: Viewing,
     id: u64,
     next: Option<u64>,
     init: Option<Arc<Init>>,
@@ -32,7 +34,8 @@ pub enum Next {
 
 impl Cursor {
     pub(super) fn new(stream: Arc<Stream>, id: u64, back_us: Option<i64>) -> Self {
-        Self { stream, id, next: None, init: None, back_us, lags: 0, marker: Marker::default(), copied_bytes: 0 }
+        let (_viewing, marker) = (stream.audience().view(), Marker::default());
+        Self { stream, _viewing, id, next: None, init: None, back_us, lags: 0, marker, copied_bytes: 0 }
     }
 
     /// Bytes that were written anew since the last call.
@@ -108,7 +111,6 @@ impl Cursor {
 
 impl Drop for Cursor {
     fn drop(&mut self) {
-        self.stream.viewers.fetch_sub(1, Relaxed);
         self.stream.lock().wakers.remove(&self.id);
     }
 }

@@ -1,4 +1,4 @@
-//! The memory of all windows together, bounded: a stream that appends when too much is used keeps its share.
+//! The memory of all live streams together, bounded: a stream that takes more when too much is used keeps its share.
 //!
 //! PURE.
 
@@ -16,7 +16,7 @@ impl Memory {
         Self { max, used: AtomicU64::new(0), windows: AtomicU64::new(0) }
     }
 
-    /// Bytes that windows keep.
+    /// Bytes that are kept, in windows and of what arrives.
     pub fn used(&self) -> u64 {
         self.used.load(Relaxed)
     }
@@ -30,7 +30,7 @@ impl Memory {
         self.used.fetch_sub(bytes, Relaxed);
     }
 
-    /// What a window may keep now.
+    /// What a stream may keep now.
     pub(super) fn bounds(&self, configured: Bounds) -> Bounds {
         if self.used() <= self.max {
             return configured;
@@ -39,7 +39,7 @@ impl Memory {
         Bounds { bytes: configured.bytes.min(share), ..configured }
     }
 
-    /// A window that had some bytes has others.
+    /// A stream that had some bytes has others.
     pub(super) fn changed(&self, before: u64, after: u64) {
         if after >= before {
             self.used.fetch_add(after - before, Relaxed);

@@ -6,6 +6,7 @@
 //! Does not belong here: sockets, HTTP words, how parts are found in bytes (`media`).
 
 pub mod arrival;
+mod audience;
 pub mod cursor;
 pub mod follow;
 pub mod group;
@@ -25,6 +26,7 @@ mod times;
 pub mod window;
 
 pub use arrival::{Arrival, Arrived, Init};
+pub use audience::{Audience, Viewing};
 pub use cursor::{Cursor, Next};
 pub use follow::{Followed, Follower, Reader};
 pub use group::Group;

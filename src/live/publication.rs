@@ -8,7 +8,7 @@ use super::numbers::Kept;
 use super::stream::{Inner, PublishError, Publisher, State, Stream};
 use super::times::{shift_us, shifts, span_us};
 use crate::media::cadence::{Mark, jumps};
-use crate::media::mp4::arrival::{Fragment, TrackRun, shift_times};
+use crate::media::mp4::arrival::{ArrivalError, Fragment, TrackRun, Wrong, shift_times};
 use crate::media::time::ticks_to_us;
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::Marker;
@@ -90,6 +90,18 @@ impl Publication {
             inner.state = State::Live;
             inner.publisher.get_or_insert_with(|| self.publisher.clone());
         }
+    }
+
+    /// Notes how many bytes wait for the rest of their part; an error, at the last of them, when those are too many.
+    pub fn hold(&self, bytes: u64, position: u64) -> Result<(), ArrivalError> {
+        let mut inner = self.stream.lock();
+        if inner.epoch != self.epoch {
+            return Ok(());
+        }
+        self.stream.hold(&mut inner, bytes).map_err(|limit| {
+            let what = format!("a part is not whole, and longer than the {limit} bytes that a stream may keep,");
+            ArrivalError { what, position, kind: Wrong::TooLarge { limit } }
+        })
     }
 
     /// Notes that no request is open; the publisher is back with its next byte.
@@ -228,6 +240,7 @@ fn joined_if_short(rope: Vec<Bytes>, len: u64) -> (Vec<Bytes>, u64) {
 
 impl Drop for Publication {
     fn drop(&mut self) {
+        let _ = self.hold(0, 0);
         let mut inner = self.stream.lock();
         if !self.finished && inner.epoch == self.epoch && inner.state == State::Live {
             (inner.state, inner.publisher) = (State::Waiting, None);

@@ -15,7 +15,9 @@ pub struct Status {
     pub window_bytes: u64,
     pub first_byte: Option<u64>,
     pub last_byte: Option<u64>,
-    pub viewers: u64,
+    /// Of bodies, and clients of the playlist.
+    pub body_viewers: u64,
+    pub hls_viewers: u64,
     pub lagged: u64,
     pub discontinuities: u64,
     pub received_bytes: u64,
@@ -23,9 +25,16 @@ pub struct Status {
     pub rates: Vec<Rates>,
 }
 
+impl Status {
+    pub fn viewers(&self) -> u64 {
+        self.body_viewers + self.hls_viewers
+    }
+}
+
 impl Stream {
     /// Figures for `GET /live/{name}`.
     pub fn status(&self) -> Status {
+        let (body_viewers, hls_viewers) = self.audience.count();
         let inner = self.lock();
         let (first, last) = (inner.window.first(), inner.window.last());
         Status {
@@ -36,7 +45,8 @@ impl Stream {
             window_bytes: inner.window.bytes(),
             first_byte: first.map(|part| part.offset),
             last_byte: last.map(|part| part.offset + part.len - 1),
-            viewers: self.viewers.load(Relaxed),
+            body_viewers,
+            hls_viewers,
             lagged: self.lagged.load(Relaxed),
             discontinuities: inner.discontinuities,
             received_bytes: inner.received_bytes,

@@ -4,6 +4,7 @@
 //! next part with a waker that the publisher wakes.
 
 use super::arrival::Init;
+use super::audience::Audience;
 use super::cursor::Cursor;
 use super::memory::Memory;
 use super::meter::Meter;
@@ -39,7 +40,7 @@ pub struct Stream {
     pub(super) progress: watch::Sender<Progress>,
     /// The playlist that was asked for last, and of which version of the segments it is.
     pub(super) playlist: Mutex<Option<(u64, Arc<Playlist>)>>,
-    pub(super) viewers: AtomicU64,
+    pub(super) audience: Arc<Audience>,
     pub(super) lagged: AtomicU64,
     next_viewer: AtomicU64,
 }
@@ -80,6 +81,8 @@ pub(super) struct Inner {
     pub(super) end_us: i64,
     pub(super) discontinuities: u64,
     pub(super) received_bytes: u64,
+    /// Of a part that is not whole yet.
+    pub(super) held_bytes: u64,
     pub(super) wakers: BTreeMap<u64, Waker>,
 }
 
@@ -123,6 +126,7 @@ impl Stream {
             end_us: 0,
             discontinuities: 0,
             received_bytes: 0,
+            held_bytes: 0,
             wakers: BTreeMap::new(),
         };
         let counter = || AtomicU64::new(0);
@@ -135,7 +139,7 @@ impl Stream {
             inner: Mutex::new(inner),
             progress,
             playlist: Mutex::default(),
-            viewers: counter(),
+            audience: Audience::new(config.targets.duration_seconds()),
             lagged: counter(),
             next_viewer: counter(),
         })
@@ -204,9 +208,19 @@ impl Stream {
     /// Puts a part into the window.
     pub(super) fn append(&self, inner: &mut Inner, piece: Piece, init: Arc<Init>) {
         let before = inner.window.bytes();
-        inner.append(piece, init, self.memory.bounds(self.config.window));
+        let bounds = self.memory.bounds(self.config.window);
+        let bounds = Bounds { bytes: bounds.bytes.saturating_sub(inner.held_bytes), ..bounds };
+        inner.append(piece, init, bounds);
         self.memory.changed(before, inner.window.bytes());
         self.appended(inner);
+    }
+
+    /// Notes how much is here of a part that is not whole; an error gives how much may be.
+    pub(super) fn hold(&self, inner: &mut Inner, bytes: u64) -> Result<(), u64> {
+        self.memory.changed(inner.held_bytes, bytes);
+        inner.held_bytes = bytes;
+        let max = self.memory.bounds(self.config.window).bytes;
+        if bytes > max { Err(max) } else { Ok(()) }
     }
 
     /// Reserves the next block of numbers in time.
@@ -236,9 +250,13 @@ impl Stream {
         inner.state == State::Ended
     }
 
+    /// Who watches.
+    pub fn audience(&self) -> &Arc<Audience> {
+        &self.audience
+    }
+
     /// A cursor at the newest keyframe, or `back` microseconds before the end.
     pub fn view(self: &Arc<Self>, back_us: Option<i64>) -> Cursor {
-        self.viewers.fetch_add(1, Relaxed);
         let id = self.next_viewer.fetch_add(1, Relaxed);
         Cursor::new(Arc::clone(self), id, back_us)
     }
@@ -338,6 +356,7 @@ impl Inner {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.memory.close(self.lock().window.bytes());
+        let inner = self.lock();
+        self.memory.close(inner.window.bytes() + inner.held_bytes);
     }
 }

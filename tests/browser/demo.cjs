@@ -2,42 +2,17 @@
 // the browser shows with the frame that ffmpeg decodes. Usage: demo.cjs WEIR_BINARY DIRECTORY_FOR_SCREENSHOTS
 'use strict';
 
-const { spawn, execFileSync } = require('node:child_process');
+const { execFileSync } = require('node:child_process');
 const path = require('node:path');
-const { chromium } = require('playwright-core');
+const { withBrowser } = require('./weir.cjs');
 
 const SAMPLE = path.join(__dirname, '../../assets/demo.mp4');
 const WIDTH = 640;
 const HEIGHT = 360;
 // Drop-frame labels within the first minute, where no label is dropped: frame = 30 * seconds + frames.
 const JUMPS = [['01:00:13;10', 400], ['01:00:00;00', 0], ['01:00:05;17', 167], ['01:00:23;28', 718], ['01:00:13;11', 401]];
-const FLAGS = [
-  '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
-  '--disable-sync', '--mute-audio',
-];
-
 function fail(message) {
   throw new Error(message);
-}
-
-function startDemo(binary) {
-  const child = spawn(binary, ['demo', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, NO_COLOR: '1' },
-  });
-  let log = '';
-  const url = new Promise((resolve, reject) => {
-    const read = (text) => {
-      log += text;
-      const found = /listening on (http:\/\/[\d.]+:\d+)/.exec(log);
-      if (found) resolve(found[1]);
-    };
-    child.stdout.on('data', read);
-    child.stderr.on('data', read);
-    child.on('exit', (code) => reject(new Error(`weir demo ended with ${code}:\n${log}`)));
-    setTimeout(() => reject(new Error(`weir demo printed no address:\n${log}`)), 20_000).unref();
-  });
-  return { child, url, log: () => log };
 }
 
 // Luma of frames N-2 to N+2 as ffmpeg decodes them.
@@ -186,25 +161,10 @@ async function visit(base, browser, shots) {
   if (complaints.length > 0) fail(`the browser complains:\n${complaints.join('\n')}`);
 }
 
-async function main() {
-  const [binary, shots] = process.argv.slice(2);
-  const demo = startDemo(binary);
-  let browser;
-  try {
-    const base = await demo.url;
-    browser = await chromium.launch({ executablePath: process.env.WEIR_CHROMIUM || '/usr/bin/chromium', args: FLAGS });
-    await visit(base, browser, shots);
-    const list = await (await fetch(`${base}/videos`)).json();
-    await chunk(base, browser, (list.videos ?? list)[0].id);
-    console.log(`browser: the demo plays and jumps; screenshots in ${shots}`);
-  } catch (error) {
-    console.error(`${error.stack}\n--- weir demo ---\n${demo.log()}`);
-    process.exitCode = 1;
-  } finally {
-    if (browser) await browser.close();
-    demo.child.removeAllListeners('exit');
-    demo.child.kill('SIGTERM');
-  }
-}
-
-main();
+const [binary, shots] = process.argv.slice(2);
+withBrowser(binary, ['demo'], [], async (base, browser) => {
+  await visit(base, browser, shots);
+  const list = await (await fetch(`${base}/videos`)).json();
+  await chunk(base, browser, (list.videos ?? list)[0].id);
+  console.log(`browser: the demo plays and jumps; screenshots in ${shots}`);
+});

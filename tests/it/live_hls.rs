@@ -185,8 +185,20 @@ fn requests_are_answered_as_the_draft_says() {
     let ranged = server.request("GET", "/live/cam/segment-0.m4s", &[("Range", "bytes=8-15")], b"");
     assert_eq!((ranged.status, ranged.body.len()), (206, 8));
     assert!(header(&ranged, "content-range").starts_with("bytes 8-15/"), "{ranged:?}");
-    let beyond = server.request("GET", "/live/cam/segment-0.m4s", &[("Range", "bytes=99999999-")], b"");
-    assert_eq!(beyond.status, 416);
+    let etag = header(&ranged, "etag");
+    let other = header(&server.get("/live/cam/segment-1.m4s"), "etag");
+    assert!(etag.len() > 2 && etag != other, "{etag} {other}");
+    for (fields, status) in [
+        (&[("Range", "bytes=99999999-")][..], 416),
+        (&[("Range", "bytes=8-15"), ("If-Range", &etag)], 206),
+        (&[("Range", "bytes=8-15"), ("If-Range", &other)], 200),
+        (&[("If-None-Match", &etag)], 304),
+        (&[("If-None-Match", &other)], 200),
+        (&[("If-Match", &other)], 412),
+    ] {
+        let response = server.request("GET", "/live/cam/segment-0.m4s", fields, b"");
+        assert_eq!(response.status, status, "{fields:?}: {response:?}");
+    }
     let zipped = server.request("GET", "/live/cam/index.m3u8", &[("Accept-Encoding", "gzip")], b"");
     assert_eq!(header(&zipped, "content-encoding"), "gzip");
     assert_eq!(zipped.body[..2], [0x1f, 0x8b]);
@@ -262,12 +274,20 @@ fn a_thousand_clients_that_wait_cost_one_rendering() {
         let target = format!("/live/cam/index.m3u8?_HLS_msn=1&_HLS_part={part}&client={n}");
         client.send(&request_head("GET", &target, &[], 0)).unwrap();
     }
-    let waiting = || server.metric("weir_connections") >= 1000.0;
-    eventually("all are connected", waiting);
-    std::thread::sleep(Duration::from_millis(500));
+    // Somebody who follows the bytes is a viewer, too.
+    let mut body = Connection::open(server.media);
+    body.send(&request_head("GET", "/live/cam/file", &[("Range", "bytes=0-9007199254740991")], 0)).unwrap();
+    let viewers = || ["viewers", "body_viewers", "hls_viewers"].map(|key| state(&server, "cam")[key].as_u64().unwrap());
+    eventually("all to wait", || viewers() == [1001, 1, 1000]);
+    let tasks = server.admin_get("/debug/tasks?format=json").json();
+    let tasks = tasks["tasks"].as_array().unwrap().iter();
+    assert_eq!(tasks.filter(|task| task["kind"] == "viewer").count(), 1001);
     feed.send(4);
-    let answers: Vec<Response> = clients.iter_mut().map(|client| client.read_response(false).unwrap()).collect();
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
+    // Between two parts they are still there.
+    let first = clients[0].read_response(false).unwrap();
+    assert_eq!(viewers(), [1001, 1, 1000]);
+    let answers: Vec<Response> = clients[1..].iter_mut().map(|client| client.read_response(false).unwrap()).collect();
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == first.body));
     assert_eq!(server.metric("weir_playlists_rendered_total") - before, 1.0);
     feed.end();
 }

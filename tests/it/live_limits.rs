@@ -1,12 +1,14 @@
 //! What bounds live streams: the memory of windows and what is read back from recordings, how long recordings are kept,
 //! viewers that take nothing, many publishers at once, and clocks that publishers get wrong.
 
-use crate::support::client::Connection;
+use crate::support::client::{Connection, request_head};
 use crate::support::oracle;
-use crate::support::publisher::{Chunked, coded_frames, encode, eventually, fragments, plays, state};
+use crate::support::publisher::{Chunked, coded_frames, encode, eventually, fragments, plays, slow_viewer, state};
 use crate::support::server::{Server, WRITE_KEY};
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const FRAGMENTED: [&str; 4] = ["-f", "mp4", "-movflags", "frag_keyframe+empty_moov+default_base_moof"];
 
@@ -95,6 +97,32 @@ fn all_windows_together_are_bounded() {
     assert!(bytes.iter().all(|bytes| *bytes > 30 << 10), "{bytes:?}");
 }
 
+/// ffmpeg puts all pictures of a fragment in front of its sound, so nothing of it can be watched until the sound comes;
+/// pictures alone go on part by part while they arrive.
+#[test]
+fn a_fragment_that_does_not_fit_ends_its_publisher_and_one_that_is_divided_does_not() {
+    const BOUND: u64 = 2 << 20;
+    let server = Server::builder().argument("--window-bytes", "2 MiB").argument("--record", "false").start();
+    let noise = ["-vf", "scale=320:180,noise=alls=90:allf=t", "-crf", "5", "-g", "1500", "-sc_threshold", "0"];
+    let one_fragment = |extra: &[&str]| media(4, &[&noise[..], &FRAGMENTED, extra].concat());
+    let (with_sound, pictures) = (one_fragment(&[]), one_fragment(&["-an"]));
+    assert!(fragments(&with_sound).1.len() == 1 && with_sound.len() > 3 << 20, "{} bytes", with_sound.len());
+    let mut refused = Chunked::begin(&server, "/live/refused");
+    with_sound.chunks(64 << 10).for_each(|bytes| refused.send(bytes));
+    let response = refused.finish();
+    assert_eq!((response.status, response.json()["limit_bytes"].as_u64()), (413, Some(BOUND)), "{response:?}");
+    let detail = response.problem();
+    let position: u64 = detail.split("at byte ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+    assert!((BOUND..BOUND + (512 << 10)).contains(&position), "{detail}");
+    assert_eq!(state(&server, "refused")["publisher"], serde_json::Value::Null);
+    assert_eq!(server.metric("weir_live_bytes"), 0.0, "nothing of it is kept");
+    let mut divided = Chunked::begin(&server, "/live/divided");
+    pictures.chunks(64 << 10).for_each(|bytes| divided.send(bytes));
+    assert_eq!(divided.finish().status, 200);
+    let status = state(&server, "divided");
+    assert!(status["window"]["to"].as_f64() > Some(3.9), "{status}");
+}
+
 #[test]
 fn recordings_are_kept_as_long_as_configured() {
     let foreign = media(1, &["-f", "mp4"]);
@@ -120,31 +148,46 @@ fn recordings_are_kept_as_long_as_configured() {
 }
 
 #[test]
-fn a_viewer_that_takes_a_byte_a_second_harms_nobody() {
-    let server = Server::builder().argument("--window-bytes", "1 MiB").argument("--record", "false").start();
+fn a_viewer_that_reads_a_byte_a_second_is_dropped_and_harms_nobody() {
+    let builder = Server::builder().argument("--window-bytes", "4 MiB").argument("--record", "false");
+    let server = builder.argument("--stall-limit", "3 s").start();
     let noise = media(12, &["-vf", "scale=320:180,noise=alls=90:allf=t", "-crf", "5", "-f", "mpegts"]);
-    assert!(noise.len() > 12 << 20, "{} bytes", noise.len());
+    assert!(noise.len() > 20 << 20, "{} bytes", noise.len());
+    let (first, rest) = noise.split_at(3 << 20);
     let mut publisher = Chunked::begin(&server, "/live/cam");
-    publisher.send(&noise[..2 << 20]);
+    publisher.send(first);
     eventually("parts", || state(&server, "cam")["window"]["bytes"].as_u64() > Some(0));
-    let mut slow = Connection::open(server.media);
-    slow.send(b"GET /live/cam/stream HTTP/1.1\r\nHost: weir\r\n\r\n").unwrap();
-    let begun = std::time::Instant::now();
-    let received = std::thread::scope(|scope| {
-        let viewer = scope.spawn(|| server.get("/live/cam/stream?at=-60").body.len());
-        eventually("both", || state(&server, "cam")["viewers"] == 2);
-        for bytes in noise[2 << 20..].chunks(256 << 10) {
+    let (mut slow, mut quick) = (slow_viewer(&server, "cam"), Connection::open(server.media));
+    quick.send(&request_head("GET", "/live/cam/stream?at=-60", &[], 0)).unwrap();
+    eventually("both", || state(&server, "cam")["viewers"] == 2);
+    let resident = || server.metric("process_resident_memory_bytes") as u64;
+    let (before, over) = (resident(), AtomicBool::new(false));
+    let (response, read) = std::thread::scope(|scope| {
+        let read = scope.spawn(|| {
+            let mut read = 0;
+            while !over.load(Relaxed) {
+                // What lies in the kernel can still be read behind the end.
+                read += slow.read(&mut [0]).unwrap_or(0);
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+            read
+        });
+        let quick = scope.spawn(|| quick.read_response(false).unwrap());
+        // Twice as fast as it is recorded, for longer than the stall limit.
+        for bytes in rest.chunks(64 << 10) {
             publisher.send(bytes);
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(std::time::Duration::from_millis(14));
         }
+        eventually("one viewer to be dropped", || state(&server, "cam")["viewers"] == 1);
+        assert_eq!(server.metric("weir_connections_stalled_total"), 1.0);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 12 << 20, "{grown} bytes for a window of 4 MiB");
         assert_eq!(publisher.finish().status, 200);
-        viewer.join().unwrap()
+        over.store(true, Relaxed);
+        (quick.join().unwrap(), read.join().unwrap())
     });
-    assert!(received > 9 << 20, "{received} bytes reached the other viewer");
-    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "the publisher was held up");
-    assert!(state(&server, "cam")["window"]["bytes"].as_u64() <= Some(3 << 20));
-    drop(slow);
-    eventually("nobody", || state(&server, "cam")["viewers"] == 0);
+    assert!(read >= 3, "{read} bytes");
+    assert!(oracle::decode(&response.body) == oracle::decode(&noise), "the other viewer has every frame");
 }
 
 #[test]

@@ -2,15 +2,15 @@
 //! memory, of one group of pictures that lasts a minute, after a publisher's return and after a crash of the server.
 
 use crate::support::oracle;
-use crate::support::publisher::{BY_FRAME, Chunked, encode, eventually, fragments, state};
+use crate::support::publisher::{BY_FRAME, Chunked, encode, eventually, fragments, slow_viewer, state};
 use crate::support::server::Server;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const BY_KEYFRAME: [&str; 4] = ["-f", "mp4", "-movflags", "frag_keyframe+empty_moov+default_base_moof"];
-/// About 8 Mb/s.
+/// About 18 Mb/s.
 const NOISE: [&str; 6] = ["-vf", "scale=320:180,noise=alls=90:allf=t", "-crf", "5", "-f", "mpegts"];
 const PACKET: usize = 188;
 
@@ -19,17 +19,6 @@ fn media(seconds: u32, extra: &[&str]) -> Vec<u8> {
     let path = directory.path().join("media");
     encode(&path, seconds, extra);
     std::fs::read(path).unwrap()
-}
-
-/// A viewer with little room in its kernel, whose body is everything behind the head (HTTP/1.0 has no chunks).
-fn slow_viewer(server: &Server, name: &str) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(16 << 10).unwrap();
-    socket.connect(&server.media.into()).unwrap();
-    let mut stream = TcpStream::from(socket);
-    stream.write_all(format!("GET /live/{name}/stream HTTP/1.0\r\nHost: weir\r\n\r\n").as_bytes()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-    stream
 }
 
 /// Reads while `may_read` says so, to the end of the body.
@@ -69,7 +58,7 @@ fn announced(body: &[u8]) -> usize {
 
 #[test]
 fn who_falls_behind_skips_to_a_keyframe_and_is_ended_when_it_does_so_again() {
-    let builder = Server::builder().argument("--window-bytes", "300 KiB").argument("--record", "false");
+    let builder = Server::builder().argument("--window-bytes", "1536 KiB").argument("--record", "false");
     let server = builder.argument("--lags-max", "1").start();
     let noise = media(16, &NOISE);
     let mut publisher = Chunked::begin(&server, "/live/cam");

@@ -85,9 +85,11 @@ fn live(edge: &Edge) -> Vec<Figure> {
     let mut figures: Vec<_> = states
         .map(|(name, state)| Figure::gauge("weir_streams", "Live streams", in_state(state)).of("state", name))
         .into();
+    let kept = edge.streams.memory().used() as f64;
     figures.extend([
-        Figure::gauge("weir_viewers", "Viewers of live streams", sum(&|status| status.viewers)),
+        Figure::gauge("weir_viewers", "Viewers of live streams", sum(&|status| status.viewers())),
         Figure::gauge("weir_window_bytes", "Size of the windows of live streams", sum(&|status| status.window_bytes)),
+        Figure::gauge("weir_live_bytes", "Memory of live streams that live_bytes_max bounds", kept),
         // Of the streams that are known; a stream that went takes its counts with it.
         Figure::gauge("weir_viewer_lags", "Times a viewer fell out of its window", sum(&|status| status.lagged)),
         Figure::gauge("weir_live_received_bytes", "Received by the streams there are", sum(&|s| s.received_bytes)),

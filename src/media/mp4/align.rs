@@ -102,6 +102,11 @@ impl Aligner {
         }
     }
 
+    /// Bytes of fragments that wait for others.
+    pub fn held_bytes(&self) -> u64 {
+        self.waiting_bytes
+    }
+
     /// The init segment of a source.
     pub fn init(&self, name: &str) -> Option<&Arc<Init>> {
         self.sources.iter().find(|source| source.name == name).map(|source| &source.init)

@@ -75,6 +75,8 @@ pub enum Wrong {
     NoInit,
     /// Mend the stream.
     Broken,
+    /// Send shorter fragments.
+    TooLarge { limit: u64 },
 }
 
 /// The parser of one publication.
@@ -147,6 +149,12 @@ impl Arrival {
             })?;
         }
         Ok(())
+    }
+
+    /// Bytes that are here and in no fragment yet.
+    pub fn held_bytes(&self) -> u64 {
+        let moof = self.moof.as_ref().map_or(0, |(moof, ..)| moof.len() as u64);
+        self.have + moof + self.filling.as_ref().map_or(0, Filling::held_bytes)
     }
 
     /// Whether the publication may end here: not in the middle of a box.

@@ -14,11 +14,11 @@ const SHORT_MAX: usize = 256;
 
 /// An `mdat` box that is arriving.
 pub(super) struct Filling {
-    /// The chunks of it that are still to come.
-    planned: VecDeque<Planned>,
+    /// The chunks of it that are still to come, each with the first byte that it or a later one needs.
+    planned: VecDeque<(Planned, u64)>,
     /// The buffer that the `moof` came in, from there on.
     buffer: Bytes,
-    /// What arrived, each piece with its place in the box.
+    /// What arrived and is still needed, each piece with its place in the box.
     pieces: Vec<(u64, Bytes)>,
     got: u64,
     size: u64,
@@ -30,7 +30,19 @@ pub(super) struct Filling {
 
 impl Filling {
     pub(super) fn new(planned: VecDeque<Planned>, size: u64, buffer: Bytes) -> Self {
+        let mut needed_from = u64::MAX;
+        let first_needed = |planned: Planned| {
+            needed_from = planned.ranges.iter().fold(needed_from, |first, range| first.min(range.start));
+            (planned, needed_from)
+        };
+        let mut planned: VecDeque<_> = planned.into_iter().rev().map(first_needed).collect();
+        planned.make_contiguous().reverse();
         Self { planned, buffer, pieces: Vec::new(), got: 0, size, short: 0, copied_bytes: 0 }
+    }
+
+    /// Bytes that are kept.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.got - self.pieces.first().map_or(self.got, |(at, _)| *at)
     }
 
     /// Bytes that are still to come.
@@ -73,6 +85,14 @@ impl Filling {
         rope
     }
 
+    /// Lets go of what no later chunk needs.
+    fn release(&mut self) {
+        let needed_from = self.planned.front().map_or(u64::MAX, |(_, first)| *first);
+        let over = self.pieces.partition_point(|(at, piece)| at + piece.len() as u64 <= needed_from);
+        self.pieces.drain(..over);
+        self.short = self.short.min(self.pieces.len());
+    }
+
     /// The first two pieces as one slice, if they are neighbours in the buffer of the `moof`.
     fn front(&self, rope: &[Bytes]) -> Option<Bytes> {
         let [moof, media, ..] = rope else { return None };
@@ -84,7 +104,7 @@ impl Filling {
     /// The next chunk, if its bytes are there, and the bytes that were made for it.
     pub(super) fn next(&mut self) -> Option<(Fragment, u64)> {
         let got = self.got;
-        let planned = self.planned.pop_front_if(|planned| planned.need() <= got)?;
+        let (planned, _) = self.planned.pop_front_if(|(planned, _)| planned.need() <= got)?;
         let Planned { head, moof_len, ranges, runs, keyframe, begins, ends } = planned;
         let is_new = moof_len < head.len();
         let made = if is_new { head.len() as u64 } else { 0 };
@@ -93,6 +113,7 @@ impl Filling {
         rope.extend(self.rope(&ranges));
         let front = if is_new { Some(head) } else { self.front(&rope) };
         let len = rope.iter().map(|piece| piece.len() as u64).sum();
+        self.release();
         Some((Fragment { rope, front, len, runs, keyframe, begins, ends }, made))
     }
 }

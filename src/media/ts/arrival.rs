@@ -143,6 +143,11 @@ impl Arrival {
         Ok(())
     }
 
+    /// Bytes that are here and in no part yet.
+    pub fn held_bytes(&self) -> u64 {
+        self.rope.len() + (self.carried + self.hunt.len()) as u64
+    }
+
     /// `begin` is the position of the first of the bytes.
     fn walk(&mut self, bytes: &Bytes, begin: u64, events: &mut Vec<Event>) -> Result<(), Broken> {
         let (mut at, mut run) = (0, 0);

@@ -4,6 +4,8 @@ use super::client::{Connection, Response};
 use super::oracle;
 use super::server::{Server, WRITE_KEY};
 use serde_json::Value;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,6 +46,17 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what} never came");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A viewer with little room in its kernel, whose body is everything behind the head (HTTP/1.0 has no chunks).
+pub fn slow_viewer(server: &Server, name: &str) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.connect(&server.media.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(format!("GET /live/{name}/stream HTTP/1.0\r\nHost: weir\r\n\r\n").as_bytes()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    stream
 }
 
 /// A file of H.264 with B-frames and AAC, a keyframe every half second: what encoders send, at 25 frames a second.
