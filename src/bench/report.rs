@@ -122,7 +122,9 @@ impl Report {
         let Host { cpu, cores, clock, load, steal } = &self.host;
         let _ = writeln!(
             text,
-            "  build {}, {cpu}, {cores} cores, clock {clock}, {} ns to read, loop {:.2} ns, load {load}, steal {:.1} %",
+            "  size {}, build {}, {cpu}, {cores} cores, clock {clock}, {} ns to read, loop {:.2} ns, load {load}, \
+             steal {:.1} %",
+            self.size,
             self.build,
             self.clock_ns,
             self.loop_ns,

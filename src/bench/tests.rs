@@ -186,6 +186,7 @@ fn a_report_is_text_and_json_and_can_be_compared() {
     let text = report.text();
     assert!(text.contains("  copy    100 loops, best of 2: ") && text.contains(" per loop"), "{text}");
     assert!(text.contains("slice takes ") && text.contains("clients in parallel"), "{text}");
+    assert!(text.contains("\n  size 4096, build "), "{text}");
     let json = serde_json::to_string(&*report).expect("JSON");
     let again: Report = serde_json::from_str(&json).expect("our own JSON");
     assert_eq!((again.alternatives.len(), again.alternatives[0].elements), (3, 4096));

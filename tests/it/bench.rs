@@ -56,7 +56,8 @@ fn the_list_and_a_run_and_its_last_result() {
     assert_eq!(only["alternatives"].as_array().unwrap().len(), 1);
     let page = client::request(server.admin, "GET", "/debug/bench", &[("Accept", "text/html")], b"");
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
-    assert!(page.text().contains("class=bar"), "{}", page.text());
+    let page = page.text();
+    assert!(page.contains("class=bar") && page.contains("20971520 bytes of a chunk, measured "), "{page}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import socket
@@ -60,14 +61,15 @@ def free_port():
         return probe.getsockname()[1]
 
 class Server:
-    """One process tree. `addresses` maps a variant to where it listens."""
+    """One process tree. `addresses` maps a variant to where it listens. What a quiet one says on stderr is not shown."""
 
-    def __init__(self, name, command, addresses, core, environment=None):
+    def __init__(self, name, command, addresses, core, environment=None, quiet=False):
         self.name, self.addresses = name, addresses
         pin = [] if core is None else ["taskset", "-c", str(core)]
         self.log = open(os.devnull, "wb")
         env = {**os.environ, **(environment or {})}
-        self.process = subprocess.Popen([*pin, *command], stdin=subprocess.DEVNULL, stdout=self.log, env=env,
+        self.process = subprocess.Popen([*pin, *command], stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=self.log if quiet else None, env=env,
                                         start_new_session=True, preexec_fn=prepare_child)
         running.append(self)
         for address in addresses.values():
@@ -183,6 +185,13 @@ def peer(name, target, build, say):
     return binary
 
 
+def peer_version(name, program):
+    """Of the crate it was built from, as cargo noted it; what xiu prints is older."""
+    noted = machine.read(os.path.join(os.path.dirname(os.path.dirname(program)), ".crates.toml"))
+    found = re.search(rf'^"{name} (\S+)', noted, re.MULTILINE)
+    return found.group(1) if found else machine.first_line(program, "--version")
+
+
 def install_programs(say):
     """What the run needs from Debian, where it is missing."""
     missing = [package for program, package in DEBIAN.items() if not shutil.which(program)]
@@ -193,9 +202,9 @@ def install_programs(say):
 def install(packages, say):
     """Packages of Debian; its lists are fetched when they are not there or too old."""
     say(f"install {' '.join(packages)}")
-    command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    quiet = {"stdout": subprocess.DEVNULL, "timeout": 600, "env": env}
+    apt = [*([] if os.geteuid() == 0 else ["sudo"]), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]
+    command = [*apt, "install", "-y", "--no-install-recommends", *packages]
+    quiet = {"stdout": subprocess.DEVNULL, "timeout": 600}
     if subprocess.run(command, stderr=subprocess.DEVNULL, **quiet).returncode != 0:
-        subprocess.run(["apt-get", "update", "-q"], check=True, **quiet)
+        subprocess.run([*apt, "update"], check=True, **quiet)
         subprocess.run(command, check=True, **quiet)

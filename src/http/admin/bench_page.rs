@@ -47,9 +47,16 @@ fn section(html: &mut String, benchmark: &Benchmark, jobs: &Jobs) {
         Some((report, at)) => {
             bars(html, &report);
             let age = at.elapsed().as_secs();
-            let _ = write!(html, "<p class=shows>measured {age} s ago, load {:.2}", report.host.load);
-            for line in report.implied.iter().chain(&report.warnings) {
+            html.push_str("<p class=shows>");
+            if benchmark.size.allowed.start() < benchmark.size.allowed.end() {
+                let _ = write!(html, "{} {}, ", report.size, escape(benchmark.size.what));
+            }
+            let _ = write!(html, "measured {age} s ago, load {:.2}", report.host.load);
+            for line in &report.implied {
                 let _ = write!(html, "<p>{}", escape(line));
+            }
+            for line in &report.warnings {
+                let _ = write!(html, "<p>warning: {}", escape(line));
             }
         }
         None => html.push_str("<p>not measured yet"),
