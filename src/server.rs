@@ -298,7 +298,9 @@ async fn tidy_streams(edge: Arc<Edge>) {
         edge.streams.tidy();
         edge.components.release_idle(edge.config.idle_release.0);
     }
-    edge.streams.list().iter().for_each(|stream| edge.tracks.flush(stream.name()));
+    for stream in edge.streams.list() {
+        edge.tracks.flush(stream.name()).await;
+    }
     edge.streams.end_all();
 }
 

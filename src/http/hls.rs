@@ -195,8 +195,8 @@ async fn await_part(stream: &Stream, segment: u64, part: usize) -> Result<(), Pr
     Ok(())
 }
 
-/// A run of bytes of the stream that is whole, or the range of it that was asked for. Where it lies in the stream is its
-/// entity tag: offsets are never used again.
+/// A run of bytes of the stream that is whole, or the range of it that was asked for. Its entity tag is where it lies:
+/// offsets are never used again.
 fn bytes_of(call: &Call, stream: Arc<Stream>, bytes: Range<u64>) -> Result<Response<Body>, Problem> {
     let length = bytes.end - bytes.start;
     let etag = format!("\"{:x}-{length:x}\"", bytes.start);

@@ -116,7 +116,7 @@ pub(super) async fn stored(call: &Call, name: &str) {
 pub async fn end(call: &Call) -> Answer {
     call.authorize()?;
     let name = name(call)?;
-    call.edge.tracks.flush(name);
+    call.edge.tracks.flush(name).await;
     if call.edge.streams.end(name) {
         stored(call, name).await;
         Ok(empty(StatusCode::NO_CONTENT))

@@ -85,14 +85,14 @@ async fn receive(mut call: Call) -> Answer {
         let intake = match &mut intake {
             Some(intake) => intake,
             none => {
-                let begun = edge.tracks.begin(&stream, &track, call.conn.peer).await;
+                let begun = edge.tracks.begin(&stream, &track, &bytes, call.conn.peer).await;
                 none.insert(begun.map_err(live::publish_problem)?)
             }
         };
         intake.push(bytes).await.map_err(live::publish_problem)?;
     }
     if let Some(intake) = intake {
-        intake.end(may_end).map_err(live::publish_problem)?;
+        intake.end(may_end).await.map_err(live::publish_problem)?;
         live::stored(&call, &stream).await;
     }
     Ok(empty(StatusCode::OK))

@@ -4,7 +4,7 @@
 //! there. A stream ends when every track has ended; a gap between two requests is a gap.
 
 use crate::live::{Arrival, Arrived, Publication, PublishError, Streams};
-use crate::media::mp4::align::{Aligner, Taken};
+use crate::media::mp4::align::{Aligner, Taken, WAITING_MAX};
 use crate::media::mp4::arrival::{self as mp4, ArrivalError, Wrong};
 use crate::net::Traffic;
 use bytes::Bytes;
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// A request that has sent nothing for this long may be replaced by another one for the same track.
 const SILENT: Duration = Duration::from_secs(5);
 
-/// How long a request waits for the one before it on its track, whose last byte may be on its way on another core.
-const OVERLAP: Duration = Duration::from_secs(1);
+/// How long a request waits for what was sent before it on other connections, which may be on its way on another core.
+const OVERLAP: Duration = Duration::from_secs(2);
 const OVERLAP_STEP: Duration = Duration::from_millis(10);
 
 /// All streams that are published in tracks.
@@ -31,7 +31,11 @@ pub struct Tracks {
     requests: AtomicU64,
     again: AtomicU64,
     sessions: Mutex<HashMap<String, Arc<Mutex<Session>>>>,
+    /// Where requests of a track wait for their turn, in order.
+    lines: Mutex<HashMap<(String, String), Line>>,
 }
+
+type Line = Arc<tokio::sync::Mutex<()>>;
 
 /// The requests that publish one stream.
 struct Session {
@@ -61,7 +65,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tracks {
     pub fn new(streams: Arc<Streams>, traffic: Arc<Traffic>, patience: Duration) -> Self {
         let (requests, again) = (AtomicU64::new(1), AtomicU64::new(0));
-        Self { streams, traffic, patience, started: Instant::now(), requests, again, sessions: Mutex::default() }
+        let (sessions, lines) = (Mutex::default(), Mutex::default());
+        Self { streams, traffic, patience, started: Instant::now(), requests, again, sessions, lines }
     }
 
     /// Fragments that had come before, since the start.
@@ -73,18 +78,16 @@ impl Tracks {
         self.started.elapsed()
     }
 
-    /// Begins a request for one track of a stream.
-    pub async fn begin(&self, stream: &str, track: &str, peer: SocketAddr) -> Result<TrackIntake<'_>, PublishError> {
+    /// Begins a request for one track of a stream, whose first bytes are `first`.
+    pub async fn begin(
+        &self,
+        stream: &str,
+        track: &str,
+        first: &[u8],
+        peer: SocketAddr,
+    ) -> Result<TrackIntake<'_>, PublishError> {
         let request = self.requests.fetch_add(1, Relaxed);
-        let asked = Instant::now();
-        let (session, init) = loop {
-            let session = self.session(stream);
-            let begun = lock(&session).begin(track, request, self.streams.allows_takeover());
-            match begun {
-                Err(PublishError::Busy) if asked.elapsed() < OVERLAP => tokio::time::sleep(OVERLAP_STEP).await,
-                begun => break (session, begun?),
-            }
-        };
+        let (session, init) = self.turn(stream, track, request, mp4::needs_init(first)).await?;
         let arrival = match init {
             Some(init) => mp4::Arrival::after(init, self.streams.targets()),
             None => mp4::Arrival::new(self.streams.targets()),
@@ -102,6 +105,38 @@ impl Tracks {
             copied_bytes: 0,
             brought: (false, false),
         })
+    }
+
+    /// Waits until a request may begin. Encoders do not wait for answers: what a request follows, the init segment or
+    /// the segment before it, may have been sent in time and still be on its way.
+    async fn turn(
+        &self,
+        stream: &str,
+        track: &str,
+        request: u64,
+        needs_init: bool,
+    ) -> Result<(Arc<Mutex<Session>>, Option<Arc<mp4::Init>>), PublishError> {
+        let asked = Instant::now();
+        let line = self.line(stream, track);
+        // The init segment is what others in the line may be waiting for.
+        let first = !needs_init && lock(&self.session(stream)).aligner.init(track).is_none();
+        let in_line = async { if first { None } else { Some(line.lock().await) } };
+        let _turn = tokio::time::timeout(OVERLAP, in_line).await.map_err(|_| PublishError::Busy)?;
+        loop {
+            let session = self.session(stream);
+            let is_late = asked.elapsed() >= OVERLAP;
+            let begun = lock(&session).begin(track, request, needs_init && !is_late, self.streams.allows_takeover());
+            match begun {
+                Err(PublishError::Busy) if !is_late => tokio::time::sleep(OVERLAP_STEP).await,
+                begun => return begun.map(|init| (session, init)),
+            }
+        }
+    }
+
+    fn line(&self, stream: &str, track: &str) -> Line {
+        let mut lines = lock(&self.lines);
+        lines.retain(|_, line| Arc::strong_count(line) > 1);
+        Arc::clone(lines.entry((stream.to_owned(), track.to_owned())).or_default())
     }
 
     /// The session of a stream, a new one if the last one's stream is not its own any more.
@@ -128,10 +163,11 @@ impl Tracks {
     }
 
     /// Sends on all that waits of one stream, which is about to end.
-    pub fn flush(&self, stream: &str) {
-        let session = lock(&self.sessions).get(stream).cloned();
-        let flushed = session.map(|session| lock(&session).pump(self.now(), true, &self.traffic));
-        if let Some(Err(error)) = flushed {
+    pub async fn flush(&self, stream: &str) {
+        let Some(session) = lock(&self.sessions).get(stream).cloned() else { return };
+        kept(&session).await;
+        let flushed = lock(&session).pump(self.now(), true, &self.traffic);
+        if let Err(error) = flushed {
             tracing::debug!(stream, %error, "end a stream of tracks");
         }
     }
@@ -155,13 +191,21 @@ impl Session {
         self.publication.as_ref().is_none_or(Publication::is_current)
     }
 
-    /// A request begins; gives the init segment of its track, if that came before.
-    fn begin(&mut self, track: &str, request: u64, takeover: bool) -> Result<Option<Arc<mp4::Init>>, PublishError> {
-        if self.open.get(track).is_some_and(|open| !takeover && open.last_byte.elapsed() < SILENT) {
+    /// A request begins, unless it must wait; gives the init segment of its track, if that came before.
+    fn begin(
+        &mut self,
+        track: &str,
+        request: u64,
+        needs_init: bool,
+        takeover: bool,
+    ) -> Result<Option<Arc<mp4::Init>>, PublishError> {
+        let init = self.aligner.init(track).cloned();
+        let is_open = self.open.get(track).is_some_and(|open| !takeover && open.last_byte.elapsed() < SILENT);
+        if is_open || (needs_init && init.is_none()) {
             return Err(PublishError::Busy);
         }
         self.open.insert(track.to_owned(), Open { request, last_byte: Instant::now(), held_bytes: 0 });
-        Ok(self.aligner.init(track).cloned())
+        Ok(init)
     }
 
     /// Notes bytes of a request, unless another one has its track.
@@ -300,34 +344,58 @@ impl TrackIntake<'_> {
     }
 
     async fn publish(&mut self) -> Result<(), PublishError> {
-        let kept = lock(&self.session).publish(self.tracks, &self.stream, self.peer)?;
-        if let Some(kept) = kept {
-            kept.await;
-            lock(&self.session).kept = true;
+        if lock(&self.session).publish(self.tracks, &self.stream, self.peer)? {
+            self.append_when_kept();
         }
         let now = self.tracks.now();
-        let mut session = lock(&self.session);
-        for event in self.events.drain(..) {
-            match &event {
-                mp4::Event::Init(_) => self.brought.0 = true,
-                mp4::Event::Fragment(_) => self.brought.1 = true,
+        let is_full = {
+            let mut session = lock(&self.session);
+            for event in self.events.drain(..) {
+                match &event {
+                    mp4::Event::Init(_) => self.brought.0 = true,
+                    mp4::Event::Fragment(_) => self.brought.1 = true,
+                }
+                let again = session.take(&self.track, self.request, event, now)?;
+                self.tracks.again.fetch_add(u64::from(again), Relaxed);
             }
-            let again = session.take(&self.track, self.request, event, now)?;
-            self.tracks.again.fetch_add(u64::from(again), Relaxed);
+            session.pump(now, false, &self.tracks.traffic)?;
+            !session.kept && session.aligner.held_bytes() > WAITING_MAX
+        };
+        if is_full {
+            kept(&self.session).await;
         }
-        session.pump(now, false, &self.tracks.traffic)
+        Ok(())
+    }
+
+    /// What waits for the stream's numbers. It is not this request, whose answer would come late, and the next one's
+    /// turn with it.
+    fn append_when_kept(&self) {
+        let (session, traffic, started) =
+            (Arc::clone(&self.session), Arc::clone(&self.tracks.traffic), self.tracks.started);
+        tokio::spawn(async move {
+            kept(&session).await;
+            let pumped = lock(&session).pump(started.elapsed(), false, &traffic);
+            pumped.unwrap_or_else(|error| tracing::debug!(%error, "end a stream of tracks"));
+        });
     }
 
     /// The request ended as it should. One that `may_end` its track and brought all of it, from the init segment on,
     /// ends it; the stream ends with its last track.
-    pub fn end(self, may_end: bool) -> Result<(), PublishError> {
+    pub async fn end(self, may_end: bool) -> Result<(), PublishError> {
         let over = may_end && self.brought == (true, true);
-        let mut session = lock(&self.session);
-        if over {
-            session.aligner.leave(&self.track);
+        let is_over = {
+            let mut session = lock(&self.session);
+            if over {
+                session.aligner.leave(&self.track);
+            }
+            session.close(&self.track, self.request, over);
+            session.is_over()
+        };
+        if is_over {
+            kept(&self.session).await;
         }
-        session.close(&self.track, self.request, over);
-        if session.is_over() {
+        let mut session = lock(&self.session);
+        if is_over && session.is_over() {
             session.pump(self.tracks.now(), true, &self.tracks.traffic)?;
             if let Some(publication) = session.publication.take() {
                 publication.finish();
@@ -350,19 +418,135 @@ impl Drop for TrackIntake<'_> {
 }
 
 impl Session {
-    /// Takes the stream with its first track; gives what to wait for before parts are appended.
-    fn publish(
-        &mut self,
-        tracks: &Tracks,
-        stream: &str,
-        peer: SocketAddr,
-    ) -> Result<Option<crate::live::numbers::Kept>, PublishError> {
-        if self.publication.is_none() {
-            let publication = tracks.streams.publish(stream, peer)?;
-            let kept = publication.kept();
-            self.publication = Some(publication);
-            return Ok(Some(kept));
+    /// Takes the stream with its first track; whether it did.
+    fn publish(&mut self, tracks: &Tracks, stream: &str, peer: SocketAddr) -> Result<bool, PublishError> {
+        let is_new = self.publication.is_none();
+        if is_new {
+            self.publication = Some(tracks.streams.publish(stream, peer)?);
         }
-        Ok((!self.kept).then(|| self.publication.as_ref().map(Publication::kept)).flatten())
+        Ok(is_new)
+    }
+}
+
+/// Waits until parts may be appended: the stream's numbers are kept.
+async fn kept(session: &Mutex<Session>) {
+    let waits = {
+        let session = lock(session);
+        session.publication.as_ref().filter(|_| !session.kept).map(Publication::kept)
+    };
+    if let Some(kept) = waits {
+        kept.await;
+        lock(session).kept = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::numbers::{Keeper, Kept, Numbers};
+    use crate::live::window::Bounds;
+    use crate::live::{LiveConfig, Stream};
+    use crate::media::cadence::Targets;
+    use crate::media::mp4::merge_test::{fragment_of, init_of};
+    use tokio::sync::watch;
+
+    /// A disk that takes its time.
+    struct Slow(watch::Receiver<bool>);
+
+    impl Keeper for Slow {
+        fn begin(&self, _: &str) -> Numbers {
+            Numbers::default()
+        }
+
+        fn reserve(&self, _: &str, _: Numbers) {}
+
+        fn settle(&self, _: &str, _: Numbers) {}
+
+        fn kept(&self) -> Kept {
+            let mut done = self.0.clone();
+            Box::pin(async move { done.wait_for(|done| *done).await.map(drop).expect("the disk is there") })
+        }
+    }
+
+    fn tracks() -> (Arc<Streams>, Tracks, watch::Sender<bool>) {
+        let config = LiveConfig {
+            window: Bounds { duration_us: 60_000_000, bytes: 1 << 20 },
+            targets: Targets { part_us: 500_000, segment_us: 4_000_000 },
+            streams_max: 1,
+            memory_max: 1 << 20,
+            reconnect_window: Duration::from_secs(60),
+            takeover: false,
+            lags_max: 1,
+        };
+        let (disk, done) = watch::channel(false);
+        let streams = Arc::new(Streams::new(config, Arc::new(Slow(done))));
+        let tracks = Tracks::new(Arc::clone(&streams), Arc::new(Traffic::default()), Duration::ZERO);
+        (streams, tracks, disk)
+    }
+
+    async fn put(tracks: &Tracks, bytes: Vec<u8>) -> Result<(), PublishError> {
+        let mut intake = tracks.begin("cam", "sound", &bytes, SocketAddr::from(([127, 0, 0, 1], 1))).await?;
+        intake.push(bytes.into()).await?;
+        intake.end(false).await
+    }
+
+    fn init() -> Vec<u8> {
+        init_of(b"soun", 1, 1)
+    }
+
+    /// A segment of half a second.
+    fn segment(n: u64) -> Vec<u8> {
+        fragment_of(1, n * 500, 5, b'a')
+    }
+
+    fn end(stream: &Stream) -> Option<i64> {
+        stream.status().to_us
+    }
+
+    #[tokio::test]
+    async fn no_request_waits_for_the_disk() {
+        let (streams, tracks, disk) = tracks();
+        for bytes in [init(), segment(0), segment(1)] {
+            put(&tracks, bytes).await.expect("taken");
+        }
+        let stream = streams.get("cam").expect("published");
+        assert_eq!(end(&stream), None, "a part before its number is kept");
+        disk.send(true).expect("somebody waits");
+        tracks.flush("cam").await;
+        assert_eq!(end(&stream), Some(1_000_000));
+    }
+
+    #[tokio::test]
+    async fn a_segment_may_overtake_its_init_segment() {
+        let (streams, tracks, disk) = tracks();
+        disk.send(true).expect("somebody waits");
+        let (first, second, init) =
+            tokio::join!(put(&tracks, segment(0)), put(&tracks, segment(1)), put(&tracks, init()));
+        init.and(first).and(second).expect("all are taken");
+        tracks.flush("cam").await;
+        assert_eq!(end(&streams.get("cam").expect("published")), Some(1_000_000));
+        assert_eq!(tracks.again().load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn requests_of_a_track_go_in_their_order() {
+        let (streams, tracks, disk) = tracks();
+        disk.send(true).expect("somebody waits");
+        put(&tracks, init()).await.expect("taken");
+        let bytes = segment(0);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut open = tracks.begin("cam", "sound", &bytes, peer).await.expect("begun");
+        let rest = async {
+            tokio::time::sleep(OVERLAP_STEP * 3).await;
+            open.push(bytes.into()).await?;
+            open.end(false).await
+        };
+        let waiting = [1, 2, 3, 4].map(|n| put(&tracks, segment(n)));
+        let [one, two, three, four] = waiting;
+        let ended = tokio::join!(one, two, three, four, rest);
+        ended.0.and(ended.1).and(ended.2).and(ended.3).and(ended.4).expect("all are taken");
+        tracks.flush("cam").await;
+        assert_eq!(end(&streams.get("cam").expect("published")), Some(2_500_000));
+        assert_eq!(tracks.again().load(Relaxed), 0);
     }
 }

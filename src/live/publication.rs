@@ -13,6 +13,7 @@ use crate::media::time::ticks_to_us;
 use crate::media::ts::arrival as ts;
 use crate::media::ts::rope::Marker;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
@@ -23,7 +24,40 @@ pub struct Publication {
     publisher: Publisher,
     init: Option<Arc<Init>>,
     joined: Option<Joined>,
+    early: Early,
     finished: bool,
+}
+
+/// Sound of a stream that has no picture yet. A stream begins with a keyframe, and has behind it what belongs to it.
+#[derive(Default)]
+struct Early {
+    fragments: VecDeque<Fragment>,
+    bytes: u64,
+}
+
+impl Early {
+    /// Bytes that may wait: a minute of sound.
+    const BYTES_MAX: u64 = 1 << 20;
+
+    fn push(&mut self, fragment: Fragment) {
+        if fragment.runs.iter().any(|run| run.video) {
+            return;
+        }
+        self.bytes += fragment.len;
+        self.fragments.push_back(fragment);
+        while self.bytes > Self::BYTES_MAX {
+            self.bytes -= self.fragments.pop_front().map_or(self.bytes, |oldest| oldest.len);
+        }
+    }
+
+    /// What belongs to pictures from a keyframe on.
+    fn take(&mut self, keyframe: &Fragment) -> impl Iterator<Item = Fragment> + use<> {
+        let starts = keyframe.runs.iter().filter(|run| run.video).map(|run| ticks_to_us(run.start, run.timescale));
+        let start_us = starts.min().unwrap_or(i64::MAX);
+        let belongs =
+            move |fragment: &Fragment| fragment.runs.iter().any(|run| ticks_to_us(run.end, run.timescale) >= start_us);
+        std::mem::take(self).fragments.into_iter().filter(belongs)
+    }
 }
 
 /// How a publication goes on where the stream stands; worked out at its first part.
@@ -57,7 +91,7 @@ pub(super) struct Cut {
 
 impl Publication {
     pub(super) fn new(stream: Arc<Stream>, epoch: u64, publisher: Publisher) -> Self {
-        Self { stream, epoch, publisher, init: None, joined: None, finished: false }
+        Self { stream, epoch, publisher, init: None, joined: None, early: Early::default(), finished: false }
     }
 
     /// Takes what the parser found. Gives the bytes that had to be copied.
@@ -66,6 +100,7 @@ impl Publication {
             Arrived::Init(init) => {
                 if matches!(init, Init::Mp4(_)) {
                     self.joined = None;
+                    self.early = Early::default();
                 }
                 self.init = Some(Arc::new(init));
                 Ok(0)
@@ -98,7 +133,7 @@ impl Publication {
         if inner.epoch != self.epoch {
             return Ok(());
         }
-        self.stream.hold(&mut inner, bytes).map_err(|limit| {
+        self.stream.hold(&mut inner, bytes + self.early.bytes).map_err(|limit| {
             let what = format!("a part is not whole, and longer than the {limit} bytes that a stream may keep,");
             ArrivalError { what, position, kind: Wrong::TooLarge { limit } }
         })
@@ -127,7 +162,22 @@ impl Publication {
         }
     }
 
-    fn fragment(&mut self, mut fragment: Fragment) -> Result<u64, PublishError> {
+    fn fragment(&mut self, fragment: Fragment) -> Result<u64, PublishError> {
+        let has_begun = self.inner()?.next.part != self.stream.start().part;
+        if !has_begun && !fragment.keyframe {
+            // Nothing could be decoded from it yet.
+            self.early.push(fragment);
+            return Ok(0);
+        }
+        let early = self.early.take(&fragment);
+        let mut copied = self.append(fragment)?;
+        for sound in early {
+            copied += self.append(sound)?;
+        }
+        Ok(copied)
+    }
+
+    fn append(&mut self, mut fragment: Fragment) -> Result<u64, PublishError> {
         let Some(current) = self.init.clone() else { return Ok(0) };
         let Init::Mp4(init) = &*current else { return Ok(0) };
         if fragment.runs.is_empty() {
@@ -137,10 +187,6 @@ impl Publication {
         let stream = Arc::clone(&self.stream);
         let mut inner = self.inner()?;
         let first_of_all = inner.next.part == stream.start().part;
-        if first_of_all && !fragment.keyframe {
-            // Nothing could be decoded from it.
-            return Ok(0);
-        }
         let changed = inner.changes(&current);
         let leading = fragment.runs.iter().find(|run| run.track == init.main()).copied();
         let own_us = leading.map(|run| span_us(&[run], init, &[]));

@@ -4,7 +4,7 @@
 //! argument. A source is what one encoder sends under one name: a track as a rule, or several that are muxed. Media
 //! that a source sent before is left out; a source whose time begins anew goes on where the others stand.
 
-use super::arrival::{ArrivalError, Fragment, Init, Wrong};
+use super::arrival::{ArrivalError, Fragment, Init, TrackRun, Wrong};
 use super::boxes::Broken;
 use super::merge::{self, Member};
 use crate::media::time::ticks_to_us;
@@ -16,7 +16,11 @@ use std::time::Duration;
 /// How long a fragment waits for those of other sources that belong to it.
 const HOLD: Duration = Duration::from_secs(1);
 /// Bytes that may wait.
-const WAITING_MAX: u64 = 64 << 20;
+pub const WAITING_MAX: u64 = 64 << 20;
+/// A gap between two requests that another one may still fill, in microseconds: what is longer is a clock that was set.
+const GAP_US: std::ops::Range<i64> = 100_000..10_000_000;
+/// What is left of one that is filled.
+const ROUNDING_US: i64 = 1000;
 /// Sources of one stream.
 pub(super) const SOURCES_MAX: usize = 16;
 /// What was sent before is known this far back, in microseconds.
@@ -75,6 +79,15 @@ struct Source {
     renewed: bool,
     /// The request that sent last, and how far it came.
     request: (u64, i64),
+    gap: Option<Gap>,
+}
+
+/// Time between two requests of which nothing came: one on another connection may have been overtaken.
+struct Gap {
+    /// In the source's own time.
+    missing: std::ops::Range<i64>,
+    start_us: i64,
+    since: Duration,
 }
 
 struct Waiting {
@@ -175,7 +188,8 @@ impl Aligner {
                 source.request = (request, run.end);
                 return Taken::Again;
             }
-            Judged::Follows => {}
+            Judged::Fills => {}
+            Judged::Follows => source.note_gap(&run, request, now),
             Judged::Anew => {
                 let start_us = ticks_to_us(run.start, run.timescale);
                 let shift = match base {
@@ -187,7 +201,8 @@ impl Aligner {
                         base
                     }
                 };
-                (source.shift_us, source.first) = (shift, None);
+                (source.shift_us, source.first, source.gap) = (shift, None, None);
+                source.end = run.start;
             }
         }
         let shift_us = source.shift_us;
@@ -196,10 +211,12 @@ impl Aligner {
             ticks_to_us(run.end, run.timescale).saturating_add(shift_us),
         );
         source.first.get_or_insert(run.start);
-        (source.end, source.request) = (run.end, (request, run.end));
+        source.fill_gap(&run, end_us);
+        (source.end, source.request) = (source.end.max(run.end), (request, run.end));
         source.end_us = source.end_us.max(end_us);
         self.waiting_bytes += fragment.len;
-        source.queue.push_back(Waiting { fragment, shift_us, start_us, end_us, since: now, anew });
+        let place = source.queue.partition_point(|waiting| waiting.start_us <= start_us);
+        source.queue.insert(place, Waiting { fragment, shift_us, start_us, end_us, since: now, anew });
         Taken::New
     }
 
@@ -257,8 +274,10 @@ impl Aligner {
             let came_past = source.end_us >= front.end_us && source.first.is_some();
             n == leading || !source.open || if has_video { came_past } else { source.end_us >= front.start_us }
         };
-        let long = now.saturating_sub(front.since) >= HOLD || self.waiting_bytes > WAITING_MAX;
-        (long || self.sources.iter().enumerate().all(is_past)).then_some(leading)
+        let too_much = self.waiting_bytes > WAITING_MAX;
+        let long = now.saturating_sub(front.since) >= HOLD || too_much;
+        let misses = !too_much && self.sources.iter().any(|source| source.misses_before(front.end_us, now));
+        (!misses && (long || self.sources.iter().enumerate().all(is_past))).then_some(leading)
     }
 
     /// Writes the leading source's next fragment and what others have until its end.
@@ -267,9 +286,11 @@ impl Aligner {
         let mut group: Vec<(usize, Waiting)> = Vec::new();
         let order = std::iter::once(leading).chain((0..self.sources.len()).filter(|n| *n != leading));
         for n in order {
-            let queue = &mut self.sources[n].queue;
+            let Source { queue, gap, .. } = &mut self.sources[n];
             let alone = n == leading;
             while let Some(waiting) = queue.pop_front_if(|waiting| alone || waiting.start_us < end_us) {
+                // What is missing before it comes too late now.
+                gap.take_if(|gap| gap.start_us < waiting.start_us);
                 group.push((n, waiting));
                 if alone {
                     break;
@@ -323,6 +344,8 @@ enum Judged {
     Follows,
     /// It was there already.
     Again,
+    /// It was overtaken by what comes behind it.
+    Fills,
     /// Time begins anew.
     Anew,
 }
@@ -341,6 +364,7 @@ impl Source {
             end_us: i64::MIN,
             renewed: false,
             request: (0, 0),
+            gap: None,
         }
     }
 
@@ -354,7 +378,36 @@ impl Source {
         // A request that goes back behind itself sends nothing again, nor does an encoder that begins where it began.
         let behind_itself = self.request.0 == request && start < self.request.1;
         let from_the_start = renewed && start <= first;
-        if start < known || behind_itself || from_the_start { Judged::Anew } else { Judged::Again }
+        if start < known || behind_itself || from_the_start {
+            Judged::Anew
+        } else if self.gap.as_ref().is_some_and(|gap| gap.missing.contains(&start)) {
+            Judged::Fills
+        } else {
+            Judged::Again
+        }
+    }
+
+    /// Notes what is missing before the first fragment of a request.
+    fn note_gap(&mut self, run: &TrackRun, request: u64, now: Duration) {
+        let missing = self.end..run.start;
+        let length_us = ticks_to_us(run.start.saturating_sub(self.end), run.timescale);
+        let between_requests = self.first.is_some() && self.request.0 != request;
+        if between_requests && self.gap.is_none() && GAP_US.contains(&length_us) {
+            self.gap = Some(Gap { missing, start_us: self.end_us, since: now });
+        }
+    }
+
+    /// Notes that a part of what was missing is there.
+    fn fill_gap(&mut self, run: &TrackRun, end_us: i64) {
+        let Some(gap) = self.gap.as_mut().filter(|gap| gap.missing.contains(&run.start)) else { return };
+        (gap.missing.start, gap.start_us) = (run.end, end_us);
+        let left_us = ticks_to_us(gap.missing.end.saturating_sub(run.end), run.timescale);
+        self.gap.take_if(|_| left_us < ROUNDING_US);
+    }
+
+    /// Whether something may still come that belongs before this time.
+    fn misses_before(&self, end_us: i64, now: Duration) -> bool {
+        self.gap.as_ref().is_some_and(|gap| gap.start_us < end_us && now.saturating_sub(gap.since) < HOLD)
     }
 
     fn tracks(&self, shift_us: i64) -> Vec<(u32, u32, i64)> {

@@ -100,6 +100,11 @@ pub struct Arrival {
     pub copied_bytes: u64,
 }
 
+/// Whether what begins like this is a segment, which follows an init segment that came before.
+pub fn needs_init(first: &[u8]) -> bool {
+    matches!(first.get(4..8), Some(b"styp" | b"sidx" | b"prft" | b"emsg" | b"moof"))
+}
+
 impl Arrival {
     pub fn new(targets: Targets) -> Self {
         Self {

@@ -13,7 +13,7 @@ use std::time::Duration;
 const TARGETS: Targets = Targets { part_us: 3_600_000_000, segment_us: 3_600_000_000 };
 
 /// One track that counts in milliseconds, of samples of 100 ms and four bytes, which are no sync samples as a rule.
-fn init_of(handler: &[u8; 4], id: u32, coding: u8) -> Vec<u8> {
+pub(crate) fn init_of(handler: &[u8; 4], id: u32, coding: u8) -> Vec<u8> {
     let mut out = Boxes::new();
     out.boxed(b"ftyp", |b| b.raw(b"iso6\0\0\0\0"));
     out.boxed(b"moov", |b| {
@@ -57,7 +57,7 @@ fn init_of(handler: &[u8; 4], id: u32, coding: u8) -> Vec<u8> {
 }
 
 /// Samples from a time on, each of four times the same byte.
-fn fragment_of(id: u32, start: u64, samples: u32, byte: u8) -> Vec<u8> {
+pub(crate) fn fragment_of(id: u32, start: u64, samples: u32, byte: u8) -> Vec<u8> {
     let mut out = Boxes::new();
     out.boxed(b"moof", |b| {
         b.full(b"mfhd", 0, 0, |b| b.u32(1));
@@ -196,6 +196,37 @@ fn what_was_sent_before_is_left_out() {
     let out = feed.after(2000);
     assert_eq!(out.iter().map(|(runs, _)| runs[0].1).collect::<Vec<_>>(), [0, 500, 1000, 1500]);
     assert!(out.iter().all(|(_, bytes)| bytes.iter().all(|byte| *byte == b'a')));
+}
+
+#[test]
+fn a_request_that_was_overtaken_has_its_place() {
+    let mut feed = Feed::new();
+    feed.init("v", b"vide", 1);
+    feed.init("a", b"soun", 1);
+    for (name, request, byte) in [("v", 1, b'V'), ("a", 2, b'a')] {
+        assert_eq!(feed.send((name, request), 0, 10, byte), Taken::New);
+    }
+    assert_eq!(feed.after(0).len(), 1);
+    // Sound from 2.05 s on is there before that from 1 s on.
+    for (name, request, start, byte) in [("v", 3, 1000, b'V'), ("a", 5, 2050, b'c'), ("v", 6, 2000, b'V')] {
+        assert_eq!(feed.send((name, request), start, 10, byte), Taken::New);
+    }
+    assert_eq!(feed.after(500), []);
+    assert_eq!(feed.send(("a", 4), 1000, 5, b'b'), Taken::New);
+    assert_eq!(feed.after(0), [], "half of it is still missing");
+    assert_eq!(feed.send(("a", 4), 1500, 5, b'b'), Taken::New);
+    let mut out = feed.after(0);
+    assert_eq!(out.len(), 2, "what is missing now comes later than the pictures until 2 s");
+    assert_eq!(feed.send(("a", 4), 2000, 1, b'b'), Taken::New);
+    out.extend(feed.after(0));
+    let sound: Vec<_> = out.iter().flat_map(|(runs, _)| runs).filter(|run| run.0 == 2).map(|run| run.1).collect();
+    assert_eq!(sound, [1000, 1500, 2000, 2050]);
+    // What is longer away than others can wait is left out.
+    assert_eq!(feed.send(("v", 8), 4000, 10, b'V'), Taken::New);
+    assert_eq!(feed.send(("a", 9), 3050, 30, b'd'), Taken::New);
+    assert_eq!(feed.after(900), []);
+    assert_eq!(feed.after(200).len(), 1);
+    assert_eq!(feed.send(("v", 7), 3000, 10, b'V'), Taken::Again);
 }
 
 #[test]

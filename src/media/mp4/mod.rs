@@ -20,7 +20,7 @@ pub(crate) mod frames;
 mod init;
 mod merge;
 #[cfg(test)]
-mod merge_test;
+pub(crate) mod merge_test;
 pub(crate) mod moov;
 pub(crate) mod nal;
 pub(crate) mod order;
