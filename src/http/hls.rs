@@ -77,11 +77,7 @@ pub async fn playlist(call: &Call) -> Answer {
     // A playlist without a segment plays nowhere.
     let there =
         |at: &Progress| at.ended || at.whole > 0 && asked.segment.is_none_or(|segment| at.has(segment, asked.part));
-    if there(&now) {
-        if asked.segment.is_none() {
-            stream.audience().fetched();
-        }
-    } else {
+    if !there(&now) {
         let _waiting = stream.audience().wait();
         call.conn.while_waiting(Wait::Part, wait(&stream, there)).await?;
     }
@@ -174,12 +170,12 @@ pub async fn media(call: &Call) -> Answer {
         response.headers_mut().insert(CACHE_CONTROL, max_age(6 * target)?);
         return Ok(response);
     }
-    let bytes = stream.segments(|segments| segments.range_of(&resource)).ok_or_else(missing)?;
+    let (bytes, duration_us) = stream.segments(|segments| segments.find(&resource)).ok_or_else(missing)?;
     let spans = live_file::readable(&call.edge, &stream);
     if !spans.iter().any(|span| span.range.start <= bytes.start && bytes.end <= span.range.end) {
         return Err(missing());
     }
-    let mut response = bytes_of(call, stream, bytes)?;
+    let mut response = bytes_of(call, stream, bytes, duration_us)?;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(init.content_type()));
     headers.insert(CACHE_CONTROL, max_age(6 * target)?);
@@ -197,7 +193,7 @@ async fn await_part(stream: &Stream, segment: u64, part: usize) -> Result<(), Pr
 
 /// A run of bytes of the stream that is whole, or the range of it that was asked for. Its entity tag is where it lies:
 /// offsets are never used again.
-fn bytes_of(call: &Call, stream: Arc<Stream>, bytes: Range<u64>) -> Result<Response<Body>, Problem> {
+fn bytes_of(call: &Call, stream: Arc<Stream>, bytes: Range<u64>, duration_us: i64) -> Result<Response<Body>, Problem> {
     let length = bytes.end - bytes.start;
     let etag = format!("\"{:x}-{length:x}\"", bytes.start);
     let validators = Validators { etag: EntityTag::parse(etag.as_bytes()), last_modified: None };
@@ -230,6 +226,8 @@ fn bytes_of(call: &Call, stream: Arc<Stream>, bytes: Range<u64>) -> Result<Respo
     headers.insert(CONTENT_LENGTH, HeaderValue::from(wanted.end - wanted.start));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if call.method == Method::GET {
+        let share = (wanted.end - wanted.start) as f64 / length as f64;
+        stream.audience().send((duration_us as f64 * share) as u64);
         let body = FileBody::new(call, stream, bytes.start + wanted.start..bytes.start + wanted.end, None);
         *response.body_mut() = Body::LiveFile(Box::new(body));
     }

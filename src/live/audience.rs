@@ -1,29 +1,27 @@
 //! How many viewers a stream has: bodies that are open, and clients of its playlist.
 //!
-//! A client of a playlist comes with request after request, so it is counted by what it asks, not by who it is: behind
-//! one address may be a whole office, and a browser has six connections. One that knows LL-HLS always has a request
-//! open that waits for what comes next, so there are as many as wait at once. One that does not fetches the playlist
-//! once per target duration. Memory does not grow with either.
+//! A client of a playlist comes with request after request, so it is counted by what it takes, not by who it is: behind
+//! one address may be a whole office, and a browser has six connections. Who watches takes a second of media a second,
+//! in parts or in segments, at the end of the stream or far behind it. Some also wait for the playlist, and there are
+//! at least as many as do so at once, which is known sooner. Memory does not grow with them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The viewers of one stream.
 pub struct Audience {
     bodies: AtomicU64,
     begun: Instant,
-    /// How long a turn lasts: a target duration.
-    turn: Duration,
     clients: Mutex<Clients>,
 }
 
-/// Clients of a playlist, turn by turn.
-#[derive(Default)]
+/// What clients of a playlist do, by turns of a target duration. Times in microseconds.
 struct Clients {
+    turn_us: u64,
+    now_us: u64,
     waiting: u64,
-    /// Number of the current turn; it and those before it, newest first.
-    number: u64,
+    /// The current turn and those before it, newest first.
     turns: [Turn; 4],
 }
 
@@ -31,8 +29,8 @@ struct Clients {
 struct Turn {
     /// The most that waited at once.
     waiting_max: u64,
-    /// Playlists given to who asked for no segment in particular.
-    fetched: u64,
+    /// Media that was sent.
+    sent_us: u64,
 }
 
 /// Counts as the viewer of a body for as long as it lives.
@@ -43,8 +41,8 @@ pub struct Waiting(Arc<Audience>);
 
 impl Audience {
     pub(super) fn new(target_seconds: i64) -> Arc<Self> {
-        let turn = Duration::from_secs(target_seconds.unsigned_abs().max(1));
-        Arc::new(Self { bodies: AtomicU64::new(0), begun: Instant::now(), turn, clients: Mutex::default() })
+        let clients = Mutex::new(Clients::new(target_seconds.unsigned_abs().max(1) * 1_000_000));
+        Arc::new(Self { bodies: AtomicU64::new(0), begun: Instant::now(), clients })
     }
 
     pub fn view(self: &Arc<Self>) -> Viewing {
@@ -58,9 +56,9 @@ impl Audience {
         Waiting(Arc::clone(self))
     }
 
-    /// A client got the playlist of the moment.
-    pub fn fetched(&self) {
-        self.clients().turns[0].fetched += 1;
+    /// A client is sent so much of a segment or a part.
+    pub fn send(&self, duration_us: u64) {
+        self.clients().turns[0].sent_us += duration_us;
     }
 
     /// Bodies that are open, and clients of the playlist.
@@ -71,20 +69,24 @@ impl Audience {
     /// As of now.
     fn clients(&self) -> MutexGuard<'_, Clients> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.turn_to(self.begun.elapsed().as_secs() / self.turn.as_secs());
+        clients.advance(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         clients
     }
 }
 
 impl Clients {
-    fn turn_to(&mut self, number: u64) {
-        let passed = number.saturating_sub(self.number).min(self.turns.len() as u64);
-        for _ in 0..passed {
+    fn new(turn_us: u64) -> Self {
+        Self { turn_us, now_us: 0, waiting: 0, turns: Default::default() }
+    }
+
+    fn advance(&mut self, now_us: u64) {
+        let passed = (now_us / self.turn_us).saturating_sub(self.now_us / self.turn_us);
+        for _ in 0..passed.min(self.turns.len() as u64) {
             self.turns.rotate_right(1);
             // Who waits from one turn to the next waits in both.
-            self.turns[0] = Turn { waiting_max: self.waiting, fetched: 0 };
+            self.turns[0] = Turn { waiting_max: self.waiting, sent_us: 0 };
         }
-        self.number = self.number.max(number);
+        self.now_us = self.now_us.max(now_us);
     }
 
     fn wait(&mut self) {
@@ -92,13 +94,12 @@ impl Clients {
         self.turns[0].waiting_max = self.turns[0].waiting_max.max(self.waiting);
     }
 
-    /// Between two answers nobody waits, and the current turn has just begun: the one before counts, too. What a turn
-    /// has of fetches is one too few or too many now and then; one that knows LL-HLS has a single one, its first.
+    /// Between two answers nobody waits, so the turn before counts, too.
     fn count(&self) -> u64 {
-        let [now, whole @ ..] = &self.turns;
-        let fetched: u64 = whole.iter().map(|turn| turn.fetched).sum();
-        let turns = whole.len() as u64;
-        now.waiting_max.max(whole[0].waiting_max) + (fetched + turns / 2) / turns
+        let [now, before @ ..] = &self.turns;
+        let time_us = self.now_us % self.turn_us + before.len() as u64 * self.turn_us;
+        let sent_us: u64 = self.turns.iter().map(|turn| turn.sent_us).sum();
+        now.waiting_max.max(before[0].waiting_max).max((sent_us + time_us / 2) / time_us)
     }
 }
 
@@ -118,42 +119,40 @@ impl Drop for Waiting {
 mod tests {
     use super::*;
 
+    const TURN_US: u64 = 4_000_000;
+
     #[test]
     fn who_waits_counts_until_a_turn_has_passed_without() {
-        let mut clients = Clients::default();
-        for number in 0..10 {
-            clients.turn_to(number);
-            // Three clients, eight parts a turn.
-            for _ in 0..8 {
-                (0..3).for_each(|_| clients.wait());
-                assert_eq!(clients.count(), 3, "turn {number}");
-                clients.waiting -= 3;
-                assert_eq!(clients.count(), 3, "turn {number}, between two parts");
-            }
+        let mut clients = Clients::new(TURN_US);
+        for half in 0..80 {
+            clients.advance(half * 500_000);
+            (0..3).for_each(|_| clients.wait());
+            assert_eq!(clients.count(), 3);
+            clients.waiting -= 3;
+            assert_eq!(clients.count(), 3, "between two parts");
         }
-        clients.turn_to(10);
+        clients.advance(11 * TURN_US - 1);
         assert_eq!(clients.count(), 3);
-        clients.turn_to(11);
+        clients.advance(11 * TURN_US);
         assert_eq!(clients.count(), 0);
-        // One that waits for a long time.
         clients.wait();
-        clients.turn_to(1_000_000_000);
-        assert_eq!(clients.count(), 1);
+        clients.advance(u64::MAX);
+        assert_eq!(clients.count(), 1, "one that waits for a long time");
     }
 
     #[test]
-    fn who_fetches_once_a_turn_counts_as_one() {
-        let mut clients = Clients::default();
-        let mut fetch = |number, times| {
-            clients.turn_to(number);
-            (0..times).for_each(|_| clients.turns[0].fetched += 1);
-            clients.count()
-        };
-        // Two of them; one is early in turn 5.
-        let counts: Vec<u64> = [2, 2, 2, 2, 2, 3, 1, 2, 2].into_iter().zip(0..).map(|(n, at)| fetch(at, n)).collect();
-        assert_eq!(counts, [0, 1, 1, 2, 2, 2, 2, 2, 2]);
-        assert_eq!([9, 10, 11, 12].map(|number| fetch(number, 0)), [2, 1, 1, 0]);
-        // The first playlist of one that goes on otherwise.
-        assert_eq!([(20, 1), (21, 0), (22, 0)].map(|(number, times)| fetch(number, times)), [0, 0, 0]);
+    fn who_takes_a_second_of_media_a_second_counts_as_one() {
+        let mut clients = Clients::new(TURN_US);
+        let mut seen = Vec::new();
+        for second in 0..90 {
+            clients.advance(second * 1_000_000);
+            // One takes parts; another one, for a minute, two segments every eight seconds.
+            clients.turns[0].sent_us += 1_000_000 + if second % 8 == 5 && second < 60 { 8_000_000 } else { 0 };
+            seen.push(clients.count());
+        }
+        assert_eq!(seen[..6], [0, 0, 0, 0, 0, 1], "it takes a while until what was sent tells");
+        assert!(seen[16..60].iter().all(|count| (2..=3).contains(count)), "{seen:?}");
+        assert!(seen[16..60].iter().filter(|count| **count == 2).count() > 30, "{seen:?}");
+        assert!(seen[75..].iter().all(|count| *count == 1), "{seen:?}");
     }
 }

@@ -327,12 +327,16 @@ impl Segments {
         (init.segment_extension() == extension).then_some(init)
     }
 
-    /// Where a segment or a part that is whole lies in the stream.
-    pub fn range_of(&self, resource: &Resource) -> Option<Range<u64>> {
+    /// Where a segment or a part that is whole lies in the stream, and how long it lasts.
+    pub fn find(&self, resource: &Resource) -> Option<(Range<u64>, i64)> {
         match *resource {
             Resource::Init(_) => None,
-            Resource::Segment { segment, .. } => Some(self.get(segment)?.range.clone()),
-            Resource::Part { segment, part, .. } => Some(self.begun(segment)?.parts.get(part)?.range.clone()),
+            Resource::Segment { segment, .. } => {
+                self.get(segment).map(|found| (found.range.clone(), found.duration_us))
+            }
+            Resource::Part { segment, part, .. } => {
+                self.begun(segment)?.parts.get(part).map(|found| (found.range.clone(), found.duration_us))
+            }
         }
     }
 }
@@ -454,7 +458,7 @@ pub(super) mod tests {
             if let Some(oldest) = segments.listed().next().filter(|_| whole > 10) {
                 let removed = oldest.number - 1;
                 let name = Resource::Segment { segment: removed, extension: "m4s" };
-                assert!(segments.range_of(&name).is_some(), "segment {removed} is there");
+                assert!(segments.find(&name).is_some(), "segment {removed} is there");
             }
         });
         assert!(sender.segments.whole.len() <= 13, "{} segments are kept", sender.segments.whole.len());

@@ -42,7 +42,7 @@ async function withBrowser(binary, args, flags, visit) {
     const base = await weir.base;
     const executablePath = process.env.WEIR_CHROMIUM || '/usr/bin/chromium';
     browser = await chromium.launch({ executablePath, args: [...FLAGS, ...flags] });
-    await visit(base, browser);
+    await visit(base, browser, weir.log);
   } catch (error) {
     console.error(`${error.stack}\n--- weir ${args[0]} ---\n${weir.log()}`);
     process.exitCode = 1;

@@ -20,7 +20,7 @@ pre{background:#1e242b}}";
 /// Posts, shows what comes as it comes, then loads the page anew.
 const SCRIPT: &str = "\
 for(const b of document.querySelectorAll('button'))b.onclick=async()=>{\
-const out=b.parentElement.querySelector('pre');out.hidden=false;out.textContent='';b.disabled=true;\
+const out=b.closest('section').querySelector('pre');out.hidden=false;out.textContent='';b.disabled=true;\
 const r=await fetch('/debug/bench/'+b.dataset.name,{method:'POST'});\
 if(!r.ok){const p=await r.json();out.textContent=p.detail;b.disabled=false;return}\
 const d=r.body.pipeThrough(new TextDecoderStream()).getReader();\
