@@ -235,7 +235,9 @@ fn what_is_refused_on_a_track_and_why() {
     let response = put("video/1.m4s", &video[0]);
     assert_eq!(response.status, 412);
     assert!(response.problem().contains("init segment"));
-    assert_eq!(put("video", b"no video at all, by any means").status, 415);
+    let other = put("video", b"no video at all, by any means");
+    assert_eq!(other.status, 415);
+    assert!(other.problem().contains("not fragmented MP4"), "{other:?}");
     assert_eq!(put("video", &[0x47; 376]).status, 415, "MPEG-TS is no track");
     for outside in ["../video/1.m4s", "%2e%2e%2fx/1.m4s", "a/b/c.m4s", "-x/1.m4s", "init.mp4"] {
         assert_eq!(put(outside, &init).status, 404, "{outside}");
@@ -253,6 +255,8 @@ fn what_is_refused_on_a_track_and_why() {
     let broken = put("video/2.m4s", &torn);
     assert_eq!(broken.status, 400);
     assert!(broken.problem().contains(&format!("at byte {}", video[1].len())), "{broken:?}");
+    let huge = put("video/2.m4s", b"\xff\xff\xff\xffmoof");
+    assert_eq!(huge.status, 400, "the track's format is known");
     let mut open = Chunked::begin(&server, "/live/cam/video/3.m4s");
     open.send(&video[2][..100]);
     eventually("the open request", || put("video/3.m4s", &video[2]).status == 409);

@@ -217,7 +217,8 @@ impl Arrival {
 
     /// Kind and size of the box at the front, once its header is there.
     fn header(&self) -> Result<Option<([u8; 4], u64)>, ArrivalError> {
-        let kind = if self.position == 0 { Wrong::Format } else { Wrong::Broken };
+        let is_first = self.position == 0 && self.init.is_none();
+        let kind = if is_first { Wrong::Format } else { Wrong::Broken };
         let wrong = |what: String| ArrivalError { what, position: self.position, kind };
         let mut head = [0u8; 16];
         let got = self.peek(&mut head);
@@ -225,6 +226,9 @@ impl Arrival {
             return Ok(None);
         }
         let kind = kind_at(&head, 4);
+        if is_first && !kind.iter().all(u8::is_ascii_alphanumeric) {
+            return Err(wrong("this is not fragmented MP4".to_owned()));
+        }
         let size = match be32(&head, 0) {
             1 if got < 16 => return Ok(None),
             1 => be64(&head, 8),
@@ -247,9 +251,6 @@ impl Arrival {
         }
         if size > limit {
             return Err(wrong(format!("a {} box of {size} bytes; up to {limit} are taken", printable(kind))));
-        }
-        if self.init.is_none() && self.ftyp.is_empty() && !kind.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {
-            return Err(wrong("this is not fragmented MP4".to_owned()));
         }
         Ok(Some((kind, size)))
     }
