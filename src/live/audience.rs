@@ -1,9 +1,9 @@
 //! How many viewers a stream has: bodies that are open, and clients of its playlist.
 //!
 //! A client of a playlist comes with request after request, so it is counted by what it takes, not by who it is: behind
-//! one address may be a whole office, and a browser has six connections. Who watches takes a second of media per second,
-//! in parts or in segments, at the end of the stream or far behind it. Some also wait for the playlist, and there are at
-//! least as many as do so at once, which is known sooner. Memory does not grow with them.
+//! one address may be a whole office, and a browser has six connections. Who watches takes a second of media a second,
+//! in parts or in segments, at the end of the stream or far behind it. Some also wait for the playlist, and there are
+//! at least as many as do so at once, which is known sooner. Memory does not grow with them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

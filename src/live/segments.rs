@@ -332,12 +332,10 @@ impl Segments {
         match *resource {
             Resource::Init(_) => None,
             Resource::Segment { segment, .. } => {
-                let segment = self.get(segment)?;
-                Some((segment.range.clone(), segment.duration_us))
+                self.get(segment).map(|found| (found.range.clone(), found.duration_us))
             }
             Resource::Part { segment, part, .. } => {
-                let part = self.begun(segment)?.parts.get(part)?;
-                Some((part.range.clone(), part.duration_us))
+                self.begun(segment)?.parts.get(part).map(|found| (found.range.clone(), found.duration_us))
             }
         }
     }
