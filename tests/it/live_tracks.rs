@@ -235,7 +235,7 @@ fn what_is_refused_on_a_track_and_why() {
     let response = put("video/1.m4s", &video[0]);
     assert_eq!(response.status, 412);
     assert!(response.problem().contains("init segment"));
-    let other = put("video", b"no video at all, by any means");
+    let other = put("video", b"\x89PNG\r\n\x1a\n and so on");
     assert_eq!(other.status, 415);
     assert!(other.problem().contains("not fragmented MP4"), "{other:?}");
     assert_eq!(put("video", &[0x47; 376]).status, 415, "MPEG-TS is no track");
