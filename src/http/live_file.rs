@@ -37,7 +37,7 @@ pub fn file(call: &Call) -> Answer {
     let newest = spans.last().map_or(0..0, |span| span.range.clone());
     let mut response = empty(StatusCode::PARTIAL_CONTENT);
     let (start, end, content_range, prefix) = match resolved {
-        Resolved::Unsatisfiable => return Err(Problem::range_not_satisfiable(newest.end)),
+        Resolved::Unsatisfiable => return Err(Problem::range_not_within(newest)),
         Resolved::Bytes { range, content_range } => (range.start, Some(range.end), Some(content_range), None),
         Resolved::Open { from, content_range } => (from, None, Some(content_range), None),
         Resolved::Whole => {

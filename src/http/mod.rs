@@ -81,10 +81,12 @@ async fn route(route: Route, call: Call) -> Answer {
         Route::LivePlaylist if read => hls::playlist(&call).await,
         Route::LiveMaster if read => hls::master(&call).await,
         Route::LiveMedia if read => hls::media(&call).await,
-        Route::LiveTrack if method == Method::PUT || method == Method::POST => live_track::publish(call).await,
-        Route::LiveTrack if method == Method::DELETE => live_track::delete(&call),
         Route::LiveTrack if read => live_track::missing(&call),
-        Route::LiveTrack => other_method(&method, TRACK),
+        Route::LiveTrack | Route::LivePlaylist | Route::LiveMaster => match method {
+            Method::PUT | Method::POST => live_track::publish(call).await,
+            Method::DELETE => live_track::delete(&call),
+            other => other_method(&other, TRACK),
+        },
         Route::LiveStream => other_method(&method, PUBLISH),
         Route::Video => other_method(&method, READ_WRITE),
         // `OPTIONS *` asks what the server as a whole can do (RFC 9110 §9.3.7).

@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value};
+use std::ops::Range;
 
 /// A problem details object and the header fields that go with it.
 #[derive(Clone, Debug)]
@@ -107,9 +108,15 @@ impl Problem {
 
     /// 416 of a representation of `len` bytes (RFC 9110 §15.5.17).
     pub fn range_not_satisfiable(len: u64) -> Self {
-        let detail = match len.checked_sub(1) {
-            Some(last) => format!("no byte of the range exists; write bytes=first-last within 0-{last}"),
-            None => "no byte of the range exists: this is empty".to_owned(),
+        Self::range_not_within(0..len)
+    }
+
+    /// 416 of a representation of which these bytes can be read.
+    pub fn range_not_within(Range { start, end: len }: Range<u64>) -> Self {
+        let detail = if start < len {
+            format!("no byte of the range exists; write bytes=first-last within {start}-{}", len - 1)
+        } else {
+            "no byte of the range exists: this is empty".to_owned()
         };
         let value = HeaderValue::try_from(unsatisfied(len)).expect("digits and punctuation are a field value");
         Self::new(StatusCode::RANGE_NOT_SATISFIABLE, detail)
@@ -253,6 +260,7 @@ mod tests {
             (Problem::uri_too_long("x"), 414, &[]),
             (Problem::unsupported_media_type("x"), 415, &[]),
             (Problem::range_not_satisfiable(1234), 416, &[("content-range", "bytes */1234")]),
+            (Problem::range_not_within(7..1234), 416, &[("content-range", "bytes */1234")]),
             (Problem::range_not_satisfiable(0), 416, &[("content-range", "bytes */0")]),
             (Problem::unprocessable("x"), 422, &[]),
             (Problem::too_many_requests("x", 7), 429, &[("retry-after", "7")]),

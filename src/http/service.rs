@@ -115,7 +115,9 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
             let takes_body = match entry.route {
                 Route::Video => request.method() == Method::PUT,
                 Route::Adjust | Route::Enhance => request.method() == Method::POST,
-                Route::LiveStream | Route::LiveTrack => matches!(*request.method(), Method::PUT | Method::POST),
+                Route::LiveStream | Route::LiveTrack | Route::LivePlaylist | Route::LiveMaster => {
+                    matches!(*request.method(), Method::PUT | Method::POST)
+                }
                 _ => false,
             };
             let mut response = match problem {

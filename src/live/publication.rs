@@ -201,8 +201,8 @@ impl Publication {
         let shifts = known.unwrap_or_else(|| shifts(&fragment, init, inner.end_us, first_of_all));
         let mut copied = 0;
         if shifts.iter().any(|(_, shift)| *shift != 0) {
-            fragment.rope[0] = shift_times(&fragment.rope[0], &shifts)?;
-            copied = fragment.rope[0].len() as u64;
+            copied = shift_times(&mut fragment.rope, &shifts)?;
+            fragment.len = fragment.rope.iter().map(|piece| piece.len() as u64).sum();
         } else if let Some(front) = fragment.front {
             fragment.rope.splice(..2, [front]);
         }

@@ -228,17 +228,21 @@ fn what_is_refused_on_a_track_and_why() {
     let put = |path: &str, body: &[u8]| request(&server, "PUT", &format!("cam/{path}"), body);
     assert_eq!(server.request("PUT", "/live/cam/video", &[], b"x").status, 401);
     assert_eq!(put("video", b"").status, 200, "a probe");
-    assert_eq!(put("manifest.mpd", b"<MPD/>").status, 200, "Weir writes its own");
+    for own in ["manifest.mpd", "master.m3u8", "index.m3u8"] {
+        assert_eq!(put(own, b"whatever").status, 200, "Weir writes its own instead of {own}");
+    }
     assert_eq!(server.get("/live/cam").status, 404, "nothing was published");
     let response = put("video/1.m4s", &video[0]);
     assert_eq!(response.status, 412);
     assert!(response.problem().contains("init segment"));
-    assert_eq!(put("video", b"no video at all, by any means").status, 415);
+    let other = put("video", b"\x89PNG\r\n\x1a\n and so on");
+    assert_eq!(other.status, 415);
+    assert!(other.problem().contains("not fragmented MP4"), "{other:?}");
     assert_eq!(put("video", &[0x47; 376]).status, 415, "MPEG-TS is no track");
     for outside in ["../video/1.m4s", "%2e%2e%2fx/1.m4s", "a/b/c.m4s", "-x/1.m4s", "init.mp4"] {
         assert_eq!(put(outside, &init).status, 404, "{outside}");
     }
-    for route in ["stream", "file", "index.m3u8", "master.m3u8", "segment-1.m4s"] {
+    for route in ["stream", "file", "segment-1.m4s"] {
         assert_eq!(put(route, &init).status, 405, "{route} is no track");
     }
     assert_eq!(put("stream/1.m4s", &init).status, 404, "nor is it a track's directory");
@@ -251,6 +255,8 @@ fn what_is_refused_on_a_track_and_why() {
     let broken = put("video/2.m4s", &torn);
     assert_eq!(broken.status, 400);
     assert!(broken.problem().contains(&format!("at byte {}", video[1].len())), "{broken:?}");
+    let huge = put("video/2.m4s", b"\xff\xff\xff\xffmoof");
+    assert_eq!(huge.status, 400, "the track's format is known");
     let mut open = Chunked::begin(&server, "/live/cam/video/3.m4s");
     open.send(&video[2][..100]);
     eventually("the open request", || put("video/3.m4s", &video[2]).status == 409);

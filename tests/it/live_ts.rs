@@ -152,6 +152,10 @@ fn viewers_get_the_frames_that_were_sent() {
                 let state = state(server, name);
                 assert_eq!((&state["state"], &state["discontinuities"]), (&"ended".into(), &0.into()), "{name}");
                 assert_eq!(state["container"], "ts");
+                let probed = oracle::probe(&std::fs::read(source).unwrap(), &["-show_streams", "-select_streams", "a"]);
+                let (sound, probed) = (&state["tracks"][1], &probed["streams"][0]);
+                assert_eq!(sound["sample_rate"].to_string(), probed["sample_rate"].as_str().unwrap(), "{name}");
+                assert_eq!(sound["channels"], probed["channels"], "{name}");
                 let to = state["window"]["to"].as_f64().unwrap() - state["window"]["from"].as_f64().unwrap();
                 assert!((to - 4.0).abs() < 0.01, "{name}: {to} s");
             });

@@ -5,7 +5,7 @@
 //! Source: ISO/IEC 14496-12 §8.8 (movie fragments), §8.16.2 (`styp`).
 
 use super::boxes::{Broken, be32, be64, kind_at, printable};
-use super::filling::Filling;
+use super::filling::{Filling, SHORT, SHORT_MAX};
 pub use super::init::Init;
 pub use super::shift::shift_times;
 use super::split::{self, Head, Reached};
@@ -82,6 +82,8 @@ pub enum Wrong {
 /// The parser of one publication.
 pub struct Arrival {
     queue: VecDeque<Bytes>,
+    /// How many of the last buffers are short.
+    short: usize,
     /// Bytes in `queue`, and before them.
     have: u64,
     position: u64,
@@ -109,6 +111,7 @@ impl Arrival {
     pub fn new(targets: Targets) -> Self {
         Self {
             queue: VecDeque::new(),
+            short: 0,
             have: 0,
             position: 0,
             ftyp: Vec::new(),
@@ -133,8 +136,7 @@ impl Arrival {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.have += bytes.len() as u64;
-        self.queue.push_back(bytes);
+        self.keep(bytes);
         while self.fill(events) {
             let Some((kind, size)) = self.header()? else { break };
             if &kind == b"mdat" && self.moof.is_some() {
@@ -154,6 +156,19 @@ impl Arrival {
             })?;
         }
         Ok(())
+    }
+
+    /// Short buffers are joined: kept one by one they would take more memory than their bytes.
+    fn keep(&mut self, bytes: Bytes) {
+        self.have += bytes.len() as u64;
+        self.short = if bytes.len() < SHORT { self.short.min(self.queue.len()) + 1 } else { 0 };
+        self.queue.push_back(bytes);
+        if self.short == SHORT_MAX {
+            let short = self.queue.split_off(self.queue.len() - SHORT_MAX);
+            let whole = self.joined(short.into());
+            self.queue.push_back(whole);
+            self.short = 0;
+        }
     }
 
     /// Bytes that are here and in no fragment yet.
@@ -202,7 +217,8 @@ impl Arrival {
 
     /// Kind and size of the box at the front, once its header is there.
     fn header(&self) -> Result<Option<([u8; 4], u64)>, ArrivalError> {
-        let kind = if self.position == 0 { Wrong::Format } else { Wrong::Broken };
+        let is_first = self.position == 0 && self.init.is_none();
+        let kind = if is_first { Wrong::Format } else { Wrong::Broken };
         let wrong = |what: String| ArrivalError { what, position: self.position, kind };
         let mut head = [0u8; 16];
         let got = self.peek(&mut head);
@@ -210,6 +226,9 @@ impl Arrival {
             return Ok(None);
         }
         let kind = kind_at(&head, 4);
+        if is_first && !kind.iter().all(u8::is_ascii_alphanumeric) {
+            return Err(wrong("this is not fragmented MP4".to_owned()));
+        }
         let size = match be32(&head, 0) {
             1 if got < 16 => return Ok(None),
             1 => be64(&head, 8),
@@ -232,9 +251,6 @@ impl Arrival {
         }
         if size > limit {
             return Err(wrong(format!("a {} box of {size} bytes; up to {limit} are taken", printable(kind))));
-        }
-        if self.init.is_none() && self.ftyp.is_empty() && !kind.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {
-            return Err(wrong("this is not fragmented MP4".to_owned()));
         }
         Ok(Some((kind, size)))
     }
@@ -426,12 +442,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_head_that_comes_byte_by_byte_is_kept_in_few_buffers() {
+        let (mut arrival, mut events) = (Arrival::new(TARGETS), Vec::new());
+        let whole = [&100_000_u32.to_be_bytes()[..], b"moov", &[0; 60_000]].concat();
+        whole.iter().for_each(|byte| arrival.push(vec![*byte].into(), &mut events).expect("not whole"));
+        assert_eq!(arrival.held_bytes(), 60_008);
+        assert!(arrival.queue.len() < 60_008 / SHORT_MAX + SHORT_MAX, "{}", arrival.queue.len());
+    }
+
+    #[test]
     fn times_are_moved_in_a_copy_of_the_head() {
         let seen = arrive(std::iter::once(Bytes::from(fragmented())));
         let second = &seen.fragments[1].bytes;
         let size = be32(second, 0) as usize;
         let moof = Bytes::copy_from_slice(&second[..size]);
-        let moved = shift_times(&moof, &[(1, 30_000), (2, 48_000)]).expect("moved");
+        let mut rope = vec![moof.clone()];
+        shift_times(&mut rope, &[(1, 30_000), (2, 48_000)]).expect("moved");
+        let moved = &rope[0];
         assert_eq!(moved.len(), moof.len());
         let differing = moof.iter().zip(&moved[..]).filter(|(a, b)| a != b).count();
         assert!((1..=16).contains(&differing), "{differing} bytes: only those of two tfdt");

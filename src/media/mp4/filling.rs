@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Bytes of a piece that is not kept alone, and how many of them are.
-const SHORT: usize = 64;
-const SHORT_MAX: usize = 256;
+pub(super) const SHORT: usize = 64;
+pub(super) const SHORT_MAX: usize = 256;
 
 /// An `mdat` box that is arriving.
 pub(super) struct Filling {

@@ -4,6 +4,7 @@
 //! buffers (to be read; they go out as they came), what is searched for lost sync, and program tables.
 //! Source: ISO/IEC 13818-1 §2.4.3.
 
+use super::audio;
 use super::cutter::{Cut, Cutter, Ended, Sets};
 use super::packet::{PACKET, SYNC, sync_run};
 use super::picture::Format;
@@ -13,7 +14,7 @@ use super::scan;
 use crate::media::cadence::{Mark, Targets};
 use crate::media::index::{Track, TrackKind};
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What is searched for sync at once, and the sync bytes in a row that end the search.
 const HUNT: usize = 5 * PACKET;
@@ -35,6 +36,8 @@ pub struct Init {
     /// The sequence parameters of the video, as they came.
     pub parameters: Vec<u8>,
     pub format: Option<Format>,
+    /// What each sound's first frame says, by its PID, once that has come.
+    pub(super) sound: Vec<(u16, OnceLock<audio::Format>)>,
 }
 
 impl Init {
@@ -51,6 +54,13 @@ impl Init {
             video.codec.clone_from(&format.codec);
             (video.width, video.height) = (Some(format.width), Some(format.height));
             video.frame_rate = format.rate;
+        }
+        for (pid, format) in &self.sound {
+            let track = tracks.iter_mut().find(|track| track.id == u32::from(*pid));
+            if let (Some(track), Some(format)) = (track, format.get()) {
+                track.codec.clone_from(&format.codec);
+                (track.sample_rate, track.channels) = (Some(format.sample_rate), Some(format.channels));
+            }
         }
         tracks
     }

@@ -5,6 +5,7 @@
 
 use super::access::{Assembler, Pes, Sync};
 use super::arrival::Init;
+use super::audio::Frames;
 use super::elementary::{Brought, Elementary};
 use super::hevc;
 use super::mpeg2;
@@ -14,7 +15,7 @@ use super::psi::{self, Coding, PAT_PID, Program, Sections};
 use super::sets;
 use crate::media::cadence::{Cadence, Mark, Targets, Unit as Span};
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Packets of one section that are kept to be repeated: a section has at most 1,024 bytes.
 const TABLE_PACKETS_MAX: usize = 8;
@@ -93,6 +94,8 @@ pub(super) struct Cutter {
     clock: Clock,
     open: Option<Open>,
     init: Option<Arc<Init>>,
+    /// Sound of which no frame has come since the coding was known.
+    unheard: Vec<Elementary<Frames>>,
     /// Bytes of packets of each stream of the program, since they were asked for.
     seen: Vec<(u16, u64)>,
 }
@@ -175,6 +178,7 @@ impl Cutter {
             clock: Clock::default(),
             open: None,
             init: None,
+            unheard: Vec::new(),
             seen: Vec::new(),
         }
     }
@@ -201,6 +205,9 @@ impl Cutter {
         if let Some((_, seen)) = self.seen.iter_mut().find(|(pid, _)| *pid == packet.pid) {
             *seen += PACKET as u64;
         }
+        if !self.unheard.is_empty() {
+            self.hear(&packet);
+        }
         if packet.pid == PAT_PID {
             if packet.unit_start {
                 self.front = Some((at, false));
@@ -213,6 +220,23 @@ impl Cutter {
             return self.media(&packet, bytes, at, entry);
         }
         None
+    }
+
+    /// Looks for the first frame of sound in a packet.
+    fn hear(&mut self, packet: &Packet<'_>) {
+        let Some(n) = self.unheard.iter().position(|stream| stream.pid == packet.pid) else { return };
+        let stream = &mut self.unheard[n];
+        match stream.take(packet, Pes::default()) {
+            Brought::Nothing => {}
+            Brought::More => stream.content.feed(packet.payload),
+            Brought::Start { from_header } => stream.content.feed(&stream.header[from_header..]),
+        }
+        let Some(format) = stream.content.format.take() else { return };
+        self.unheard.swap_remove(n);
+        let known = self.init.iter().flat_map(|init| &init.sound).find(|(pid, _)| *pid == packet.pid);
+        if let Some((_, known)) = known {
+            known.get_or_init(|| format);
+        }
     }
 
     fn association(&mut self, packet: &Packet<'_>, bytes: &[u8; PACKET]) {
@@ -386,7 +410,13 @@ impl Cutter {
             parser.unit(parameters);
             parser.format().cloned()
         });
-        let init = Arc::new(Init { program: program.clone(), parameters: parameters.to_vec(), format });
+        let heard = |stream: &&psi::Stream| {
+            matches!(stream.coding, Coding::Aac | Coding::MpegAudio | Coding::Ac3 | Coding::EAc3)
+        };
+        let sound = || program.streams.iter().filter(heard);
+        self.unheard = sound().map(|stream| Elementary::new(stream.pid, Frames::new(stream.coding))).collect();
+        let sound = sound().map(|stream| (stream.pid, OnceLock::new())).collect();
+        let init = Arc::new(Init { program: program.clone(), parameters: parameters.to_vec(), format, sound });
         self.init = Some(Arc::clone(&init));
         Some(init)
     }
