@@ -51,8 +51,9 @@ struct Session {
     /// The stream's numbers are kept, so that parts may be appended.
     kept: bool,
     open: HashMap<String, Open>,
-    /// When the next segment of some track is due.
+    /// When the next segment of some track is due, and whether there was one.
     due: Instant,
+    has_begun: bool,
     /// Tracks that were ended by their publisher.
     over: HashSet<String>,
     tracks: HashSet<String>,
@@ -163,6 +164,7 @@ impl Tracks {
             kept: false,
             open: HashMap::new(),
             due: Instant::now(),
+            has_begun: false,
             over: HashSet::new(),
             tracks: HashSet::new(),
         }));
@@ -246,7 +248,12 @@ impl Session {
                 self.mux(out)?;
                 Ok(false)
             }
-            mp4::Event::Fragment(fragment) => Ok(self.aligner.take(track, request, fragment, now) == Taken::Again),
+            mp4::Event::Fragment(fragment) => {
+                if !std::mem::replace(&mut self.has_begun, true) {
+                    self.due = Instant::now();
+                }
+                Ok(self.aligner.take(track, request, fragment, now) == Taken::Again)
+            }
         }
     }
 
@@ -292,6 +299,8 @@ impl Session {
         }
         self.open.remove(track);
         let _ = self.hold(0);
+        // The first one may be of any length.
+        let length = if self.has_begun { length } else { SEGMENT_MAX };
         self.due = self.due.max(Instant::now() + length);
         if over {
             self.over.insert(track.to_owned());
@@ -553,7 +562,9 @@ mod tests {
         let (streams, tracks, disk) = tracks();
         disk.send(true).expect("somebody waits");
         put(&tracks, init()).await.expect("taken");
-        put(&tracks, segment(0)).await.expect("taken");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        streams.tidy();
+        put(&tracks, segment(0)).await.expect("the stream is there, whenever its first segment comes");
         streams.tidy();
         assert!(streams.get("cam").expect("published").extent().1, "half a second has not gone by");
         tokio::time::sleep(Duration::from_millis(500)).await;
