@@ -98,3 +98,26 @@ pub(super) fn check_size(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parts of the video that carry no picture (ISO/IEC 14496-10 and 23008-2, access unit delimiters; AV1, a temporal
+    /// delimiter): decoded for nothing, however many a unit has.
+    #[test]
+    fn the_time_is_looked_at_before_each_piece_of_a_unit() {
+        let limits = Limits { pixels_max: 1 << 20, bytes_max: 1 << 28, time: Duration::from_millis(5) };
+        let codings: [(Coding, &[u8]); 3] = [
+            (Coding::H264, &[0, 0, 0, 1, 0x09, 0xf0]),
+            (Coding::Hevc, &[0, 0, 0, 1, 0x46, 0x01, 0x50]),
+            (Coding::Av1, &[0x12, 0x00]),
+        ];
+        for (coding, piece) in codings {
+            let Ok(mut decoder) = decoder(&coding, limits) else { continue };
+            let late = Deadline::after(Duration::ZERO);
+            let stopped = decoder.decode(&piece.repeat(1000), true, &late);
+            assert!(matches!(stopped, Err(FrameError::TooSlow { .. })), "{coding:?}: {:?}", stopped.err());
+        }
+    }
+}

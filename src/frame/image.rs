@@ -76,7 +76,9 @@ pub fn shown_size(
         (x, y) = if orientation.transpose { (rounded(width, x, y), width) } else { (width, rounded(width, y, x)) };
     }
     if x.saturating_mul(y) > limits.pixels_max {
-        let text = format!("the picture would have {x} × {y} pixels; at most {} are made", limits.pixels_max);
+        let (shown_x, shown_y) = if orientation.transpose { (y, x) } else { (x, y) };
+        let most = limits.pixels_max;
+        let text = format!("the picture would have {shown_x} × {shown_y} pixels; at most {most} are made");
         return Err(FrameError::TooLarge(text));
     }
     let side = |side: u64| u32::try_from(side).map_err(|_| FrameError::TooLarge(format!("a side of {side} pixels")));

@@ -44,7 +44,9 @@ fn check(width: usize, height: usize, limits: &Limits) -> Result<(), FrameError>
 }
 
 fn jpeg(bytes: &[u8], limits: &Limits) -> Result<Image, FrameError> {
-    let broken = |error: &dyn std::fmt::Debug| FrameError::Damaged(format!("no whole JPEG: {error:?}"));
+    // Some of the decoder's words end in a line of their own.
+    let broken =
+        |error: &dyn std::fmt::Debug| FrameError::Damaged(format!("no whole JPEG: {error:?}").trim_end().to_owned());
     let options = DecoderOptions::default().set_max_width(JPEG_SIDE_MAX).set_max_height(JPEG_SIDE_MAX);
     let options = options.jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);

@@ -6,6 +6,7 @@
 use crate::live::{Arrival, Arrived, Publication, PublishError, Streams};
 use crate::media::mp4::align::{Aligner, Taken, WAITING_MAX};
 use crate::media::mp4::arrival::{self as mp4, ArrivalError, Wrong};
+use crate::media::time::ticks_to_us;
 use crate::net::Traffic;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,9 @@ const SILENT: Duration = Duration::from_secs(5);
 /// How long a request waits for what was sent before it on other connections, which may be on its way on another core.
 const OVERLAP: Duration = Duration::from_secs(2);
 const OVERLAP_STEP: Duration = Duration::from_millis(10);
+
+/// The longest segment whose next one is waited for beyond the time that publishers may be away.
+const SEGMENT_MAX: Duration = Duration::from_secs(60);
 
 /// All streams that are published in tracks.
 pub struct Tracks {
@@ -47,6 +51,8 @@ struct Session {
     /// The stream's numbers are kept, so that parts may be appended.
     kept: bool,
     open: HashMap<String, Open>,
+    /// When the next segment of some track is due.
+    due: Instant,
     /// Tracks that were ended by their publisher.
     over: HashSet<String>,
     tracks: HashSet<String>,
@@ -104,6 +110,7 @@ impl Tracks {
             received: 0,
             copied_bytes: 0,
             brought: (false, false),
+            length_us: 0,
         })
     }
 
@@ -155,6 +162,7 @@ impl Tracks {
             publication: None,
             kept: false,
             open: HashMap::new(),
+            due: Instant::now(),
             over: HashSet::new(),
             tracks: HashSet::new(),
         }));
@@ -277,18 +285,19 @@ impl Session {
         Ok(())
     }
 
-    /// A request is gone; `over`: with it its track.
-    fn close(&mut self, track: &str, request: u64, over: bool) {
+    /// A request is gone; `over`: with it its track. Otherwise the next one is due in `length`.
+    fn close(&mut self, track: &str, request: u64, over: bool, length: Duration) {
         if self.open.get(track).is_none_or(|open| open.request != request) {
             return;
         }
         self.open.remove(track);
         let _ = self.hold(0);
+        self.due = self.due.max(Instant::now() + length);
         if over {
             self.over.insert(track.to_owned());
         }
         if let Some(publication) = self.publication.as_ref().filter(|_| self.open.is_empty()) {
-            publication.rest();
+            publication.rest(self.due);
         }
     }
 
@@ -316,6 +325,8 @@ pub struct TrackIntake<'a> {
     copied_bytes: u64,
     /// It brought an init segment, and fragments.
     brought: (bool, bool),
+    /// Microseconds of media that it brought.
+    length_us: u64,
 }
 
 impl TrackIntake<'_> {
@@ -353,7 +364,10 @@ impl TrackIntake<'_> {
             for event in self.events.drain(..) {
                 match &event {
                     mp4::Event::Init(_) => self.brought.0 = true,
-                    mp4::Event::Fragment(_) => self.brought.1 = true,
+                    mp4::Event::Fragment(fragment) => {
+                        self.brought.1 = true;
+                        self.length_us = self.length_us.saturating_add(length_us(fragment));
+                    }
                 }
                 let again = session.take(&self.track, self.request, event, now)?;
                 self.tracks.again.fetch_add(u64::from(again), Relaxed);
@@ -388,7 +402,8 @@ impl TrackIntake<'_> {
             if over {
                 session.aligner.leave(&self.track);
             }
-            session.close(&self.track, self.request, over);
+            let length = Duration::from_micros(self.length_us).min(SEGMENT_MAX);
+            session.close(&self.track, self.request, over, length);
             session.is_over()
         };
         if is_over {
@@ -413,7 +428,7 @@ impl Drop for TrackIntake<'_> {
         if session.open.get(&self.track).is_some_and(|open| open.request == self.request) {
             session.aligner.leave(&self.track);
         }
-        session.close(&self.track, self.request, false);
+        session.close(&self.track, self.request, false, Duration::ZERO);
     }
 }
 
@@ -426,6 +441,11 @@ impl Session {
         }
         Ok(is_new)
     }
+}
+
+fn length_us(fragment: &mp4::Fragment) -> u64 {
+    let of = |run: &mp4::TrackRun| ticks_to_us(run.end.saturating_sub(run.start), run.timescale);
+    fragment.runs.iter().map(of).max().and_then(|us| u64::try_from(us).ok()).unwrap_or(0)
 }
 
 /// Waits until parts may be appended: the stream's numbers are kept.
@@ -474,7 +494,7 @@ mod tests {
             targets: Targets { part_us: 500_000, segment_us: 4_000_000 },
             streams_max: 1,
             memory_max: 1 << 20,
-            reconnect_window: Duration::from_secs(60),
+            reconnect_window: Duration::from_millis(1),
             takeover: false,
             lags_max: 1,
         };
@@ -526,6 +546,19 @@ mod tests {
         tracks.flush("cam").await;
         assert_eq!(end(&streams.get("cam").expect("published")), Some(1_000_000));
         assert_eq!(tracks.again().load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_publisher_is_away_when_its_next_segment_is_late() {
+        let (streams, tracks, disk) = tracks();
+        disk.send(true).expect("somebody waits");
+        put(&tracks, init()).await.expect("taken");
+        put(&tracks, segment(0)).await.expect("taken");
+        streams.tidy();
+        assert!(streams.get("cam").expect("published").extent().1, "half a second has not gone by");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        streams.tidy();
+        assert!(!streams.get("cam").expect("published").extent().1);
     }
 
     #[tokio::test]

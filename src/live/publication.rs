@@ -139,11 +139,11 @@ impl Publication {
         })
     }
 
-    /// Notes that no request is open; the publisher is back with its next byte.
-    pub fn rest(&self) {
+    /// Notes that no request is open; the publisher is back with its next byte, which is due at `due`.
+    pub fn rest(&self, due: Instant) {
         let mut inner = self.stream.lock();
         if inner.epoch == self.epoch && inner.state == State::Live {
-            inner.left = Some(Instant::now());
+            inner.left = Some(due);
         }
     }
 

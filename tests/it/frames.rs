@@ -275,7 +275,7 @@ fn a_storyboard_shows_the_whole_video() {
 
 #[test]
 fn what_cannot_be_shown_says_why() {
-    let names = ["ndf25.mp4", "audio.m4a", "av1.mp4", "mpeg2.ts", "hevc.mp4"];
+    let names = ["ndf25.mp4", "rotated.mp4", "audio.m4a", "av1.mp4", "mpeg2.ts", "hevc.mp4"];
     let mut builder = Server::builder();
     for name in names {
         builder = builder.video(&vector(name), name);
@@ -291,6 +291,7 @@ fn what_cannot_be_shown_says_why() {
         ("ndf25.mp4/frame.jpg?frame=1&format=gif", 400, "jpg"),
         ("ndf25.mp4/frame.jpg?frame=500", 422, "499"),
         ("ndf25.mp4/frame.jpg?frame=1&width=16384", 422, "pixels"),
+        ("rotated.mp4/frame.jpg?frame=1&width=16384", 422, "16384 × 29127 pixels"),
         ("audio.m4a/frame.jpg?time=1", 422, "no picture"),
         ("audio.m4a/storyboard.jpg", 422, "no picture"),
         ("mpeg2.ts/frame.jpg?frame=0", 501, "HEVC"),

@@ -96,7 +96,8 @@ fn tracks_on_requests_of_their_own_are_one_stream() {
 
 #[test]
 fn a_request_per_segment_as_ffmpeg_sends_dash() {
-    let server = Server::builder().start();
+    // Longer than a busy machine keeps this test from ending its streams.
+    let server = Server::builder().argument("--reconnect-window", "120 s").start();
     let directory = tempfile::tempdir().unwrap();
     let source = source(directory.path());
     let named = ["-init_seg_name", "$RepresentationID$/init.mp4", "-media_seg_name", "$RepresentationID$/$Number$.m4s"];
@@ -134,16 +135,19 @@ fn request(server: &Server, method: &str, path: &str, body: &[u8]) -> Response {
     server.request(method, &format!("/live/{path}"), &[("Authorization", &key)], body)
 }
 
+/// Puts something below the stream `cam` that is taken.
+fn put(server: &Server, path: &str, body: &[u8]) {
+    let response = request(server, "PUT", &format!("cam/{path}"), body);
+    assert_eq!(response.status, 200, "{path}: {response:?}");
+}
+
 #[test]
 fn segments_may_be_sent_again() {
     let server = Server::builder().argument("--track-wait", "0 s").start();
     let directory = tempfile::tempdir().unwrap();
     let source = source(directory.path());
     let ((init, video), (sound_init, sound)) = (track(&source, "v"), track(&source, "a"));
-    let put = |path: &str, body: &[u8]| {
-        let response = request(&server, "PUT", &format!("cam/{path}"), body);
-        assert_eq!(response.status, 200, "{path}: {response:?}");
-    };
+    let put = |path: &str, body: &[u8]| put(&server, path, body);
     put("audio/init.mp4", &sound_init);
     put("video/init.mp4", &init);
     let numbers = 0..video.len().max(sound.len());
@@ -182,10 +186,7 @@ fn sound_that_comes_long_before_the_first_picture_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let source = source(directory.path());
     let ((init, video), (sound_init, sound)) = (track(&source, "v"), track(&source, "a"));
-    let put = |path: &str, body: &[u8]| {
-        let response = request(&server, "PUT", &format!("cam/{path}"), body);
-        assert_eq!(response.status, 200, "{path}: {response:?}");
-    };
+    let put = |path: &str, body: &[u8]| put(&server, path, body);
     put("video/init.mp4", &init);
     put("audio/init.mp4", &sound_init);
     put("audio/0.m4s", &sound.concat());

@@ -163,6 +163,26 @@ fn what_is_warm_is_initialised_in_the_background() {
 }
 
 #[test]
+fn what_was_idle_is_released_and_comes_back() {
+    let builder = Server::builder().video(&oracle::vector("allintra.mp4"), "a.mp4");
+    let server = builder.argument("--idle-release", "500 ms").start();
+    let picture = || server.get("/videos/a.mp4/frame.jpg?frame=1&width=16&enhance=1");
+    let first = picture();
+    assert_eq!(first.status, 200, "{first:?}");
+    for component in ["frame", "enhancer"] {
+        eventually("the release", || row(&server, component)["released"] == 1);
+        assert_eq!(row(&server, component)["state"], "cold");
+    }
+    let again = picture();
+    assert_eq!((again.status, again.body), (200, first.body));
+    for component in ["frame", "enhancer"] {
+        assert_eq!(row(&server, component)["initialised"], 2, "{component}");
+    }
+    // What has no use for memory while it is idle stays.
+    assert_eq!(row(&server, "jpeg")["released"], 0);
+}
+
+#[test]
 fn an_unknown_component_cannot_be_warmed() {
     let output = Command::new(env!("CARGO_BIN_EXE_weir")).args(["serve", "--check", "--warm", "x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
