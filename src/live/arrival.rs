@@ -62,6 +62,8 @@ impl Init {
 
     pub fn content_type(&self) -> &'static str {
         match self {
+            // RFC 4337 §2: `video/mp4` is for what has pictures.
+            Self::Mp4(init) if init.is_sound_only() => "audio/mp4",
             Self::Mp4(_) => "video/mp4",
             Self::Ts(_) => "video/mp2t",
         }

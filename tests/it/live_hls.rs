@@ -291,3 +291,22 @@ fn a_thousand_clients_that_wait_cost_one_rendering() {
     assert_eq!(server.metric("weir_playlists_rendered_total") - before, 1.0);
     feed.end();
 }
+
+/// By its media type, which is all that a client of one of these has, and by its codec (RFC 4337 §2).
+#[test]
+fn sound_alone_is_said_to_be_sound() {
+    let server = Server::builder().start();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sound.mp4");
+    let cut = ["-vn", "-movflags", "empty_moov+default_base_moof", "-frag_duration", "100000"];
+    encode(&path, 5, &cut);
+    let mut request = Chunked::begin(&server, "/live/radio");
+    request.send(&std::fs::read(&path).unwrap());
+    assert_eq!(request.finish().status, 200);
+    for name in ["init-0.mp4", "segment-0.m4s", "part-1.0.m4s", "stream?at=-9", "file"] {
+        let response = server.get(&format!("/live/radio/{name}"));
+        assert_eq!((response.status, response.header("content-type")), (200, Some("audio/mp4")), "{name}");
+    }
+    let master = server.get("/live/radio/master.m3u8").text();
+    assert!(master.contains("CODECS=\"mp4a.40.2\"\n"), "{master}");
+}

@@ -72,6 +72,10 @@ impl Init {
         self.movie.traks.get(track).is_some_and(|trak| &trak.handler == b"soun")
     }
 
+    pub fn is_sound_only(&self) -> bool {
+        (0..self.track_count()).all(|track| self.is_sound(track))
+    }
+
     /// The track that parts and segments are cut by: the first video, else the first of all.
     pub fn main(&self) -> usize {
         (0..self.track_count()).find(|track| self.is_video(*track)).unwrap_or(0)
