@@ -75,8 +75,22 @@ pub enum Decision {
     PreconditionFailed,
 }
 
+/// Whether something with this entity tag and date may be read, and its ranges; `now` is asked only where there is a
+/// condition.
+pub fn read(
+    fields: &HeaderMap,
+    etag: &[u8],
+    last_modified: Option<SystemTime>,
+    now: impl FnOnce() -> SystemTime,
+) -> Decision {
+    if !asks(fields) {
+        return Decision::Proceed { range: true };
+    }
+    evaluate(fields, Access::Read, Some(&Validators { etag: EntityTag::parse(etag), last_modified }), now())
+}
+
 /// Whether a request has a condition at all; most have none, and are spared the rest.
-pub fn asks(fields: &HeaderMap) -> bool {
+fn asks(fields: &HeaderMap) -> bool {
     const CONDITIONS: [HeaderName; 5] = [IF_MATCH, IF_UNMODIFIED_SINCE, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE];
     fields.keys().any(|name| CONDITIONS.contains(name))
 }

@@ -5,7 +5,7 @@
 
 use super::answer::{Answer, Body, Call, empty, header};
 use super::chunk::{self, canonical, seek_fields, seek_problem};
-use super::conditional::{self, Access, Decision, EntityTag, Validators, http_date};
+use super::conditional::{self, Decision, http_date};
 use super::id;
 use super::problem::Problem;
 use super::query::{Query, QueryError};
@@ -166,22 +166,21 @@ impl Picture {
         key: &str,
         make: impl FnOnce(&Job) -> Result<Vec<u8>, FrameError> + Send + 'static,
     ) -> Answer {
-        let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
-        let mut response =
-            match conditional::evaluate(&call.headers, Access::Read, Some(&validators), SystemTime::now()) {
-                Decision::NotModified => empty(StatusCode::NOT_MODIFIED),
-                Decision::PreconditionFailed => {
-                    return Err(Problem::precondition_failed("the picture is not the one that the condition names"));
-                }
-                Decision::Proceed { .. } => {
-                    let stills = call.edge.frames.stills.get(|| call.asked()).await?;
-                    let job = call.edge.frames.job(call.asked());
-                    let _timed = call.timing.stage(Stage::Render);
-                    let made = stills.get(key, move || make(&job)).span(site!(Stage::Render.name()));
-                    let bytes = made.await.map_err(|error| problem(&error))?;
-                    response(bytes, self.content_type, &call.method)
-                }
-            };
+        let mut response = match conditional::read(&call.headers, self.etag.as_bytes(), self.modified, SystemTime::now)
+        {
+            Decision::NotModified => empty(StatusCode::NOT_MODIFIED),
+            Decision::PreconditionFailed => {
+                return Err(Problem::precondition_failed("the picture is not the one that the condition names"));
+            }
+            Decision::Proceed { .. } => {
+                let stills = call.edge.frames.stills.get(|| call.asked()).await?;
+                let job = call.edge.frames.job(call.asked());
+                let _timed = call.timing.stage(Stage::Render);
+                let made = stills.get(key, move || make(&job)).span(site!(Stage::Render.name()));
+                let bytes = made.await.map_err(|error| problem(&error))?;
+                response(bytes, self.content_type, &call.method)
+            }
+        };
         let headers = response.headers_mut();
         headers.insert(ETAG, self.etag);
         headers.insert(CACHE_CONTROL, self.cache);

@@ -4,7 +4,7 @@
 //! comes next. Source: draft-pantos-hls-rfc8216bis-22 §6.2.5 (blocking reload, delta updates), appendix B (lifetimes).
 
 use super::answer::{Answer, Body, Call, empty, header, text_of};
-use super::conditional::{self, Access, Decision, EntityTag, Validators};
+use super::conditional::{self, Decision};
 use super::live;
 use super::live_file::{self, FileBody};
 use super::problem::Problem;
@@ -196,8 +196,7 @@ async fn await_part(stream: &Stream, segment: u64, part: usize) -> Result<(), Pr
 fn bytes_of(call: &Call, stream: Arc<Stream>, bytes: Range<u64>, duration_us: i64) -> Result<Response<Body>, Problem> {
     let length = bytes.end - bytes.start;
     let etag = format!("\"{:x}-{length:x}\"", bytes.start);
-    let validators = Validators { etag: EntityTag::parse(etag.as_bytes()), last_modified: None };
-    let decision = conditional::evaluate(&call.headers, Access::Read, Some(&validators), SystemTime::now());
+    let decision = conditional::read(&call.headers, etag.as_bytes(), None, SystemTime::now);
     let mut response = empty(StatusCode::OK);
     response.headers_mut().insert(ETAG, header(etag)?);
     let resolved = match decision {

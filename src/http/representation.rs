@@ -4,7 +4,7 @@
 //! `/file`, `/chunk` and `as=fmp4` differ in what the bytes are, not in how HTTP treats them: all end here.
 
 use super::answer::{Answer, Body, Call, empty, header};
-use super::conditional::{self, Access, Decision, EntityTag, Validators, http_date};
+use super::conditional::{self, Decision, http_date};
 use super::media_body::{MediaBody, Next, Pieces};
 use super::multipart;
 use super::problem::Problem;
@@ -63,7 +63,7 @@ impl Representation {
 
     /// The answer to GET or HEAD.
     pub fn answer(self, call: &Call) -> Answer {
-        match self.decide(&call.headers) {
+        match conditional::read(&call.headers, self.etag.as_bytes(), self.modified, SystemTime::now) {
             Decision::NotModified => self.not_modified(),
             Decision::PreconditionFailed => {
                 Err(Problem::precondition_failed("the video is not the one that If-Match or If-Unmodified-Since names"))
@@ -76,14 +76,6 @@ impl Representation {
                 self.send(call, resolved)
             }
         }
-    }
-
-    fn decide(&self, fields: &HeaderMap) -> Decision {
-        if !conditional::asks(fields) {
-            return Decision::Proceed { range: true };
-        }
-        let validators = Validators { etag: EntityTag::parse(self.etag.as_bytes()), last_modified: self.modified };
-        conditional::evaluate(fields, Access::Read, Some(&validators), SystemTime::now())
     }
 
     fn send(self, call: &Call, resolved: Resolved) -> Answer {

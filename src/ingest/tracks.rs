@@ -266,8 +266,7 @@ impl Session {
 
     /// Appends to the stream what is due, or all there is.
     fn pump(&mut self, now: Duration, all: bool, traffic: &Traffic) -> Result<(), PublishError> {
-        let Some(publication) = &mut self.publication else { return Ok(()) };
-        if !self.kept {
+        if self.publication.is_none() || !self.kept {
             return Ok(());
         }
         let mut out = Vec::new();
@@ -276,15 +275,15 @@ impl Session {
         } else {
             self.aligner.poll(now, &mut out)?
         }
-        for bytes in out {
-            self.arrival.push(bytes, &mut self.arrived)?;
-        }
+        self.mux(out)?;
         if all {
             // What waits in the parser for fragments of other tracks.
             self.arrival.finish(false, &mut self.arrived);
         }
-        for event in self.arrived.drain(..) {
-            traffic.copied.fetch_add(publication.take(event)?, Relaxed);
+        if let Some(publication) = &mut self.publication {
+            for event in self.arrived.drain(..) {
+                traffic.copied.fetch_add(publication.take(event)?, Relaxed);
+            }
         }
         let copied = self.arrival.copied_bytes() + self.aligner.copied_bytes;
         traffic.copied.fetch_add(copied.saturating_sub(self.copied_bytes), Relaxed);

@@ -30,19 +30,24 @@ fn lent() -> (Arc<Lent<Arc<Watched>>>, Arc<Watched>) {
     (lent, watched)
 }
 
+type Taken = Option<std::sync::Arc<Arc<Watched>>>;
+
+/// One borrows, and another one takes back and changes what it got; gives that, what the borrower says, and the place.
+fn meet<T: 'static>(borrow: impl FnOnce(&Lent<Arc<Watched>>) -> T + 'static) -> (Taken, T, Arc<Lent<Arc<Watched>>>) {
+    let (lent, _watched) = lent();
+    let borrower = {
+        let lent = Arc::clone(&lent);
+        thread::spawn(move || borrow(&lent))
+    };
+    let taken = lent.take();
+    taken.iter().for_each(|taken| taken.change());
+    (taken, borrower.join().expect("no panic"), lent)
+}
+
 #[test]
 fn what_was_taken_is_nobody_elses() {
     loom::model(|| {
-        let (lent, _) = lent();
-        let borrower = {
-            let lent = Arc::clone(&lent);
-            thread::spawn(move || lent.get().map(|loan| loan.look()))
-        };
-        let taken = lent.take();
-        if let Some(taken) = &taken {
-            taken.change();
-        }
-        let seen = borrower.join().expect("no panic");
+        let (taken, seen, lent) = meet(|lent| lent.get().map(|loan| loan.look()));
         assert!(seen.is_none_or(|seen| seen == 1));
         assert!(taken.is_some() != lent.get().is_some(), "it is here or there");
     });
@@ -51,20 +56,11 @@ fn what_was_taken_is_nobody_elses() {
 #[test]
 fn an_owner_is_found_or_finds_nothing() {
     loom::model(|| {
-        let (lent, _) = lent();
-        let borrower = {
-            let lent = Arc::clone(&lent);
-            thread::spawn(move || {
-                let owned = lent.owned();
-                let seen = owned.as_ref().map(|owned| owned.look());
-                (owned, seen)
-            })
-        };
-        let taken = lent.take();
-        if let Some(taken) = &taken {
-            taken.change();
-        }
-        let (owned, seen) = borrower.join().expect("no panic");
+        let (taken, (owned, seen), _) = meet(|lent| {
+            let owned = lent.owned();
+            let seen = owned.as_ref().map(|owned| owned.look());
+            (owned, seen)
+        });
         assert!(seen.is_none_or(|seen| seen == 1));
         assert!(!(owned.is_some() && taken.is_some()), "it was taken although somebody owns it");
     });
@@ -73,18 +69,11 @@ fn an_owner_is_found_or_finds_nothing() {
 #[test]
 fn nested_loans_are_counted() {
     loom::model(|| {
-        let (lent, _) = lent();
-        let borrower = {
-            let lent = Arc::clone(&lent);
-            thread::spawn(move || {
-                let outer = lent.get();
-                drop(lent.get());
-                outer.map(|loan| loan.look())
-            })
-        };
-        if let Some(taken) = lent.take() {
-            taken.change();
-        }
-        assert!(borrower.join().expect("no panic").is_none_or(|seen| seen == 1));
+        let (_, seen, _) = meet(|lent| {
+            let outer = lent.get();
+            drop(lent.get());
+            outer.map(|loan| loan.look())
+        });
+        assert!(seen.is_none_or(|seen| seen == 1));
     });
 }

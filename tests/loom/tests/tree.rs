@@ -91,7 +91,10 @@ fn a_node_is_whole_when_it_is_seen() {
             move || {
                 for node in tree.nodes() {
                     let parent = node.parent().map(|parent| parent.site.name);
-                    assert!(matches!((node.site.name, parent), ("<root>", None) | ("a", Some("<root>")) | ("b", Some("a"))));
+                    assert!(matches!(
+                        (node.site.name, parent),
+                        ("<root>", None) | ("a", Some("<root>")) | ("b", Some("a"))
+                    ));
                 }
             }
         });
